@@ -1,0 +1,73 @@
+"""A run as numbers: what every reader of logs produces and every rule and chart consumes.
+
+Torch-free and frozen. Whoever fills a History also corrects its logger's known lies and says so
+in `notes`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from wellfit.records import Event, Sampled, Saved
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Values over steps, steps strictly increasing; values may be NaN or infinite."""
+
+    steps: tuple[int, ...] = ()
+    values: tuple[float, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What is known about the run beside its curves; None where it is not known."""
+
+    vocabulary_size: int | None = None
+    planned_steps: int | None = None
+    planned_epochs: float | None = None
+    steps_per_epoch: float | None = None
+    clip_norm: float | None = None
+    warmup_steps: int | None = None
+    optimizer: str | None = None
+    from_scratch: bool | None = None
+    train_losses_are_per_step: bool = True
+    """False where the logger averaged the training loss over its logging interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The curves of one run and what is known around them."""
+
+    name: str
+    format: str
+    """`run folder`, `training_metrics.json`, `trainer_state.json`."""
+    train_loss: Series = Series()
+    validation_loss: dict[str, Series] = field(default_factory=dict)
+    """Name of the evaluation set → losses; the main one is called `validation`."""
+    validation_se: Series = Series()
+    """Standard errors of the main validation loss, where known."""
+    learning_rate: Series = Series()
+    grad_norm: Series = Series()
+    epoch: Series = Series()
+    seconds: Series = Series()
+    tokens_per_second: Series = Series()
+    memory_bytes: Series = Series()
+    mfu: Series = Series()
+    tokens: Series = Series()
+    context: Context = Context()
+    samples: tuple[Sampled, ...] = ()
+    saved: tuple[Saved, ...] = ()
+    events: tuple[Event, ...] = ()
+    status: str = "unknown"
+    """`running`, `finished`, `stopped`, `failed`, `crashed` or `unknown`."""
+    attempts: int = 1
+    superseded: int = 0
+    """Records of earlier attempts that a later attempt replaced."""
+    notes: tuple[str, ...] = ()
+    """Corrections made while reading, one sentence each."""
+    recipe: dict[str, Any] | None = None
