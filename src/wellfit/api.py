@@ -1,0 +1,76 @@
+"""The functions a program calls: the same doors as the command line's, with Python values.
+
+Heavy rooms are imported inside each function, so that `diagnose` never loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wellfit.diagnosis import Diagnosis
+    from wellfit.recipe.schema import Recipe
+    from wellfit.records import Evaluated
+    from wellfit.run.run import Outcome
+
+
+def load_recipe(path: str | Path, changes: Iterable[str] = ()) -> Recipe:
+    """A recipe file and `key=value` changes → the resolved recipe.
+
+    Raises RecipeError naming every fault at once.
+    """
+    from wellfit.run.load import load
+
+    return load(Path(path), tuple(changes))
+
+
+def train(
+    recipe: Recipe | str | Path,
+    out: str | Path | None = None,
+    *,
+    changes: Sequence[str] = (),
+    resume: bool = False,
+) -> Outcome:
+    """A recipe → a trained run folder with records, checkpoints, findings and report.
+
+    `out` is the run folder (default `runs/NAME`); `resume` goes on from its newest checkpoint.
+    Raises RecipeError, DataError, RunError or CheckpointError.
+    """
+    from wellfit.recipe.schema import Recipe
+    from wellfit.run.run import run
+
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    if isinstance(recipe, Recipe) and changes:
+        raise TypeError("changes apply to a recipe file; use recipe.model_copy for a Recipe")
+    return run(loaded, Path(out) if out is not None else Path("runs") / loaded.name, resume=resume)
+
+
+def diagnose(path: str | Path) -> Diagnosis:
+    """A run folder, `training_metrics.json` or `trainer_state.json` → verdict and findings.
+
+    Needs no torch. Raises LogError when nothing there can be read.
+    """
+    from wellfit.diagnosis import diagnose as diagnose_history
+    from wellfit.diagnosis import read
+
+    return diagnose_history(read(Path(path)))
+
+
+def evaluate(run: str | Path, split: str = "test") -> Evaluated:
+    """A run folder → scores of its newest checkpoint on the whole of a held-out split."""
+    from wellfit.run.weights import evaluate_run
+
+    return evaluate_run(Path(run), split)
+
+
+def generate(
+    run: str | Path, prompt: str, *, tokens: int = 100, seed: int = 0, temperature: float = 0.8
+) -> str:
+    """A run folder and a prompt → the continuation its newest checkpoint writes."""
+    from wellfit.run.weights import generate_from_run
+
+    return "".join(
+        generate_from_run(Path(run), prompt, tokens=tokens, seed=seed, temperature=temperature)
+    )

@@ -1,0 +1,243 @@
+"""The doors: read the arguments, import the room, call it, print what came out.
+
+Nothing heavy is imported before a command runs; `wellfit --help` never loads torch.
+Exit status: 0 all well, 1 `diagnose` found something at warning or above, 2 an error that the
+message explains, 128 + signal when a run was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wellfit.errors import WellfitError
+
+app = typer.Typer(
+    help="Trains language models and tells the truth about the training.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Documents to shards.", no_args_is_help=True, rich_markup_mode=None)
+recipe_app = typer.Typer(help="What a run is.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+app.add_typer(recipe_app, name="recipe")
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).")]
+Changes = Annotated[
+    list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings to change.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+@app.command()
+def quickstart(
+    out: Annotated[
+        Path, typer.Option(help="The run folder; its corpus lies inside.")
+    ] = Path("runs/quickstart"),
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes of training, without reading and reporting.")
+    ] = None,
+) -> None:
+    """Train a language model on the text of this Python's own library, in about three minutes."""
+    from wellfit.run.quickstart import quickstart as run_quickstart
+    from wellfit.run.show import Terminal
+
+    outcome = run_quickstart(out, minutes, Terminal())
+    raise typer.Exit(outcome.exit_status)
+
+
+@app.command()
+def train(
+    recipe: RecipeFile,
+    changes: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder (default runs/NAME).")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = False,
+    quiet: Annotated[bool, typer.Option(help="Print nothing but the closing lines.")] = False,
+) -> None:
+    """Train from a recipe: build the corpus, train, evaluate, diagnose, report."""
+    from wellfit.run.load import load
+    from wellfit.run.run import run
+    from wellfit.run.show import Quiet, Terminal, closing_lines
+
+    loaded = load(recipe, tuple(changes or ()))
+    folder = out or Path("runs") / loaded.name
+    outcome = run(loaded, folder, resume=resume, show=Quiet() if quiet else Terminal())
+    _print(closing_lines(outcome))
+    raise typer.Exit(outcome.exit_status)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    split: Annotated[str, typer.Option(help="Held-out split: validation or test.")] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Score the newest checkpoint of a run on the whole of a held-out split."""
+    from dataclasses import asdict
+
+    from wellfit.run.show import evaluation_lines
+    from wellfit.run.weights import evaluate_run
+
+    scores = evaluate_run(run, split)
+    _print(json.dumps(asdict(scores), indent=2) if as_json else evaluation_lines(scores))
+
+
+@app.command()
+def generate(
+    run: RunFolder,
+    prompt: Annotated[str, typer.Option(help="Text to continue.")],
+    tokens: Annotated[int, typer.Option(min=1, help="New tokens.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same text.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0, help="Sharpness; 0 is greedy.")] = 0.8,
+    top_k: Annotated[int, typer.Option(min=0, help="Draw from the k best; 0 takes all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Draw from the smallest set with this mass.")] = 0.95,
+) -> None:
+    """Continue a prompt with the newest checkpoint of a run."""
+    from wellfit.run.weights import generate_from_run
+
+    pieces = generate_from_run(
+        run, prompt, tokens=tokens, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
+    )
+    _print_stream(prompt, pieces)
+
+
+def _print_stream(prompt: str, pieces: object) -> None:
+    sys.stdout.write(prompt)
+    for piece in pieces:  # type: ignore[attr-defined]
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+@app.command()
+def diagnose(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="A run folder, training_metrics.json or trainer_state.json."
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is going wrong in a training, why, and what to change."""
+    from wellfit.diagnosis import diagnose as diagnose_history
+    from wellfit.diagnosis import exit_status, read
+    from wellfit.report.terminal import diagnosis_text
+
+    history = read(path)
+    diagnosis = diagnose_history(history)
+    if as_json:
+        _print(json.dumps(diagnosis.to_json(), indent=2))
+    else:
+        _print(diagnosis_text(diagnosis.to_json(), history, colour=sys.stdout.isatty()))
+    raise typer.Exit(exit_status(diagnosis))
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write a run's page: one self-contained HTML file."""
+    from wellfit.report.page import write_report
+
+    _print(str(write_report(run)))
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file or folder of data.")],
+    out: Annotated[Path | None, typer.Option(help="The recipe to write.")] = None,
+) -> None:
+    """Write a recipe for the data at PATH."""
+    from wellfit.run.init import write_recipe
+
+    target = out or Path(f"{path.resolve().stem or 'data'}.yaml")
+    _print(write_recipe(path, target))
+
+
+@app.command()
+def check(recipe: RecipeFile, changes: Changes = None) -> None:
+    """Validate a recipe, build its corpus, and take two real steps in a scratch folder."""
+    from wellfit.run.check import check as run_check
+    from wellfit.run.show import Terminal
+
+    _print(run_check(recipe, tuple(changes or ()), Terminal()))
+
+
+@app.command(name="list")
+def list_kind(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to list; `kinds` lists these.")],
+) -> None:
+    """List what a recipe can name: readers, cleaners, filters, optimizers, schedules, rules, sizes."""
+    from wellfit.run.catalogue import listing
+
+    _print(listing(kind))
+
+
+@recipe_app.command("show")
+def recipe_show(recipe: RecipeFile, changes: Changes = None) -> None:
+    """Print the resolved recipe, every value with where it came from."""
+    from wellfit.recipe.show import recipe_text
+    from wellfit.run.load import load
+
+    _print(recipe_text(load(recipe, tuple(changes or ()))))
+
+
+@data_app.command("build")
+def data_build(
+    recipe: RecipeFile,
+    changes: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="The corpus folder.")] = None,
+) -> None:
+    """Build the corpus of a recipe."""
+    from wellfit.data.build import build_corpus
+    from wellfit.run.load import load
+    from wellfit.run.show import Terminal, corpus_lines
+
+    loaded = load(recipe, tuple(changes or ()))
+    folder = out or Path(loaded.data.folder or Path("corpora") / loaded.name)
+    corpus = build_corpus(
+        loaded.data, name=loaded.name, folder=folder, progress=Terminal().stage
+    )
+    _print(corpus_lines(corpus))
+
+
+@data_app.command("locate")
+def data_locate(
+    corpus: Annotated[Path, typer.Argument(metavar="CORPUS", help="A corpus or run folder.")],
+    place: Annotated[str, typer.Argument(metavar="SHARD:OFFSET", help="Such as train-00000:1234.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show the file, the bytes and the text behind a token."""
+    from dataclasses import asdict
+
+    from wellfit.data.locate import locate
+    from wellfit.run.show import place_lines
+
+    found = locate(corpus, place)
+    _print(json.dumps(asdict(found), indent=2) if as_json else place_lines(found))
+
+
+def main() -> None:
+    """The command `wellfit`: runs the door and turns our errors into a message and exit status 2."""
+    try:
+        app()
+    except WellfitError as error:
+        sys.stderr.write(f"wellfit: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("wellfit: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (such as `head`) left; that is not our fault to report.
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,33 @@
+"""No arguments, no download, no account: from this Python's own library to a trained model.
+
+Reads the packaged recipe, runs it, and says where everything is and what the figures mean.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from wellfit.errors import RecipeError
+from wellfit.run.load import load
+from wellfit.run.run import Outcome, run
+from wellfit.run.show import Show, closing_lines, reference_lines
+
+
+def quickstart(out: Path, minutes: float | None, show: Show) -> Outcome:
+    """The run folder and the minutes of training → a finished run, reported through `show`.
+
+    Raises RecipeError when `minutes` is not positive, RunError when `out` holds a run already.
+    """
+    if minutes is not None and not minutes > 0:
+        raise RecipeError([f"--minutes = {minutes:g}: must be greater than 0; such as 1.5"])
+    changes = [f"data.folder={(out / 'corpus').as_posix()}"]
+    if minutes is not None:
+        changes.append(f"train.budget.minutes={minutes}")
+    with resources.as_file(resources.files("wellfit.run") / "recipes" / "quickstart.yaml") as path:
+        recipe = load(path, tuple(changes))
+    outcome = run(recipe, out, show=show)
+    show.line(closing_lines(outcome))
+    if not outcome.stopped:
+        show.line(reference_lines(outcome))
+    return outcome

@@ -1,0 +1,146 @@
+"""The rules of the house, as tests: who may import whom, what stays light, how long a file is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import wellfit
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src" / "wellfit"
+
+LIGHT = [
+    "wellfit",
+    "wellfit.api",
+    "wellfit.cli",
+    "wellfit.errors",
+    "wellfit.records",
+    "wellfit.recipe",
+    "wellfit.recipe.load",
+    "wellfit.recipe.shapes",
+    "wellfit.recipe.show",
+    "wellfit.monitor.folder",
+    "wellfit.monitor.history",
+    "wellfit.monitor.metrics",
+    "wellfit.diagnosis",
+    "wellfit.report",
+    "wellfit.report.page",
+    "wellfit.report.terminal",
+    "wellfit.data.build",
+    "wellfit.data.batches",
+    "wellfit.data.locate",
+    "wellfit.run.load",
+    "wellfit.run.init",
+]
+HEAVY = ("torch", "transformers", "matplotlib", "plotly")
+
+
+def test_rooms_import_only_from_rows_below() -> None:
+    """Break tried: `import wellfit.monitor` in training/loop.py's neighbour row fails here."""
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_light_modules_stay_light() -> None:
+    """One fresh interpreter imports them all; a torch import at the top of any fails here."""
+    code = "import sys, importlib\nfor name in %r:\n    importlib.import_module(name)\n    heavy = [h for h in %r if h in sys.modules]\n    assert not heavy, (name, heavy)" % (  # noqa: UP031
+        LIGHT,
+        HEAVY,
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_answers_within_200_ms_without_torch() -> None:
+    command = Path(sys.executable).parent / "wellfit"
+    best = float("inf")
+    for _ in range(10):
+        begun = time.perf_counter()
+        subprocess.run([str(command), "--help"], check=True, capture_output=True)
+        best = min(best, time.perf_counter() - begun)
+        if best <= 0.2:
+            break
+    assert best <= 0.2, f"the quickest of ten took {best * 1000:.0f} ms"
+
+
+def test_importing_wellfit_loads_nothing_else() -> None:
+    code = "import sys; before = set(sys.modules); import wellfit; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [name for name in done.stdout.split() if name.startswith("wellfit")] == ["wellfit"]
+    assert not {"numpy", "pydantic", "torch"} & set(done.stdout.split())
+
+
+def test_public_names() -> None:
+    assert wellfit.__all__ == sorted(wellfit.__all__)
+    assert [name for name in wellfit.__all__ if callable(getattr(wellfit, name))] == [
+        "WellfitError",
+        "diagnose",
+        "evaluate",
+        "generate",
+        "load_recipe",
+        "train",
+    ]
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = wellfit.trian
+
+
+def test_public_functions_survive_importing_the_rooms() -> None:
+    """A room called like a function would shadow it as soon as it is imported."""
+    rooms = {path.name for path in SOURCE.iterdir() if path.is_dir()}
+    assert not rooms & set(wellfit.__all__)
+
+
+def test_files_stay_small() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in SOURCE.rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > 450
+    }
+    assert not long
+
+
+def test_no_print_quit_or_environment_in_the_library() -> None:
+    found = []
+    for path in SOURCE.rglob("*.py"):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if re.search(r"(?<![\w.])(print|quit|exit)\(", line) or (
+                "os.environ" in line and path.name != "cli.py"
+            ):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert not found
+
+
+def test_no_names_without_meaning() -> None:
+    banned = {"utils", "util", "common", "helpers", "misc"}
+    assert not [path for path in SOURCE.rglob("*") if path.stem in banned]
+
+
+def test_readme_tree_names_the_rooms_and_files_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    match = re.search(r"```text tree\n(.*?)```", readme, re.S)
+    assert match, "the README has no captioned tree"
+    named: list[Path] = []
+    parents: list[str] = []
+    for line in match[1].splitlines():
+        entry = re.match(r"( *)([\w.\-/]+)", line)
+        if not entry:
+            continue
+        depth = len(entry[1]) // 2
+        parents = [*parents[:depth], entry[2].rstrip("/")]
+        named.append(ROOT.joinpath(*parents))
+    missing = [str(path) for path in named if not path.exists()]
+    assert not missing
+    rooms = {path for path in SOURCE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert rooms <= set(named), f"not in the README's tree: {rooms - set(named)}"
