@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from wellfit.diagnosis import Diagnosis
     from wellfit.recipe.schema import Recipe
     from wellfit.records import Evaluated
-    from wellfit.run.run import Outcome
+    from wellfit.run.conclude import Outcome
 
 
 def load_recipe(path: str | Path, changes: Iterable[str] = ()) -> Recipe:

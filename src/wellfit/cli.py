@@ -42,9 +42,9 @@ def _print(text: str) -> None:
 
 @app.command()
 def quickstart(
-    out: Annotated[
-        Path, typer.Option(help="The run folder; its corpus lies inside.")
-    ] = Path("runs/quickstart"),
+    out: Annotated[Path, typer.Option(help="The run folder; its corpus lies inside.")] = Path(
+        "runs/quickstart"
+    ),
     minutes: Annotated[
         float | None, typer.Option(help="Minutes of training, without reading and reporting.")
     ] = None,
@@ -177,7 +177,7 @@ def check(recipe: RecipeFile, changes: Changes = None) -> None:
 def list_kind(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="What to list; `kinds` lists these.")],
 ) -> None:
-    """List what a recipe can name: readers, cleaners, filters, optimizers, schedules, rules, sizes."""
+    """List what a recipe can name, such as filters; `wellfit list kinds` lists the kinds."""
     from wellfit.run.catalogue import listing
 
     _print(listing(kind))
@@ -205,9 +205,7 @@ def data_build(
 
     loaded = load(recipe, tuple(changes or ()))
     folder = out or Path(loaded.data.folder or Path("corpora") / loaded.name)
-    corpus = build_corpus(
-        loaded.data, name=loaded.name, folder=folder, progress=Terminal().stage
-    )
+    corpus = build_corpus(loaded.data, name=loaded.name, folder=folder, progress=Terminal().stage)
     _print(corpus_lines(corpus))
 
 
@@ -224,11 +222,15 @@ def data_locate(
     from wellfit.run.show import place_lines
 
     found = locate(corpus, place)
-    _print(json.dumps(asdict(found), indent=2) if as_json else place_lines(found))
+    if as_json:
+        fields = asdict(found) | {"text": found.text.decode(errors="replace")}
+        _print(json.dumps(fields, indent=2, ensure_ascii=False))
+    else:
+        _print(place_lines(found))
 
 
 def main() -> None:
-    """The command `wellfit`: runs the door and turns our errors into a message and exit status 2."""
+    """The command `wellfit`: runs a door; our errors become a message and exit status 2."""
     try:
         app()
     except WellfitError as error:

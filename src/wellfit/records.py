@@ -177,7 +177,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One concrete change: a recipe patch (`{"train.optimizer.learning_rate": 1e-3}`) and a sentence."""
+    """One concrete change: a sentence, and a recipe patch `{"train.clip_norm": 1.0}`."""
 
     text: str
     patch: dict[str, Any] = field(default_factory=dict)

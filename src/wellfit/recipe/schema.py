@@ -24,7 +24,7 @@ class Section(BaseModel):
 
 
 class Call(Section):
-    """A function named in a recipe: `too_short`, `{too_short: {min_words: 5}}` or `package.module:function`."""
+    """A function named in a recipe: `too_short`, `{too_short: {…}}` or `module:function`."""
 
     name: str = Field(description="Short name of a built-in, or package.module:function.")
     arguments: dict[str, Any] = Field(
@@ -97,7 +97,8 @@ class Tokenizer(Section):
     """How text becomes tokens."""
 
     file: str = Field(
-        "", description="A `tokenizer.json` to use; empty trains a byte-level BPE on the train split."
+        "",
+        description="A `tokenizer.json` to use; empty trains a byte-level BPE on the train split.",
     )
     vocabulary_size: int = Field(
         4096, ge=257, le=1_000_000, description="Entries to learn; unused when `file` is given."
@@ -153,13 +154,17 @@ class Model(Section):
     qk_norm: bool = Field(True, description="RMSNorm on queries and keys, per head.")
     tie_embeddings: bool = Field(False, description="One matrix for embedding and head.")
     logit_soft_cap: float = Field(
-        0.0, ge=0, le=1000, description="Logits pass cap·tanh(logit/cap); 0 leaves them as they are."
+        0.0,
+        ge=0,
+        le=1000,
+        description="Logits pass cap·tanh(logit/cap); 0 leaves them as they are.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of activations dropped in training.")
     init: Literal["scaled_normal", "zero_projections"] = Field(
         "zero_projections",
-        description="`scaled_normal`: GPT-2's 0.02, projections into the residual stream /√(2·layers); "
-        "`zero_projections`: variance-preserving, those projections and the head start at zero.",
+        description="`scaled_normal`: GPT-2's 0.02, projections into the residual stream "
+        "/√(2·layers); `zero_projections`: variance-preserving, those projections and the head "
+        "start at zero.",
     )
 
     @model_validator(mode="after")
@@ -212,7 +217,9 @@ class AdamW(Section):
     beta2: float = Field(0.95, ge=0, lt=1, description="Decay of the mean squared gradient.")
     epsilon: float = Field(1e-8, gt=0, description="Added to the root of the mean square.")
     weight_decay: float = Field(
-        0.1, ge=0, description="Decoupled decay of matrices and the head; never norms, biases, embeddings."
+        0.1,
+        ge=0,
+        description="Decoupled decay of matrices and the head; never norms, biases, embeddings.",
     )
 
 
@@ -260,10 +267,14 @@ class Train(Section):
     optimizer: Optimizer = Field(description="How gradients become updates.")
     schedule: Schedule = Field(Schedule(), description="The rate over the run.")
     clip_norm: float = Field(
-        1.0, ge=0, description="Gradients with a larger 2-norm are scaled down to it; 0 turns it off."
+        1.0,
+        ge=0,
+        description="Gradients with a larger 2-norm are scaled down to it; 0 turns it off.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Arithmetic of the matrices; `auto` takes bf16 where the device multiplies it natively."
+        "auto",
+        description="Arithmetic of the matrices; `auto` takes bf16 where the device multiplies it "
+        "natively.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="Where to train; `auto` takes cuda, then mps, then cpu."
@@ -303,7 +314,9 @@ class Sampling(Section):
 class Monitor(Section):
     """What is watched while training."""
 
-    sample_every: int = Field(250, ge=1, description="Steps between samples; also at the last step.")
+    sample_every: int = Field(
+        250, ge=1, description="Steps between samples; also at the last step."
+    )
     prompts: tuple[str, ...] = Field(
         ("def ", "The ", "import "), description="Fixed prompts that the model continues."
     )
@@ -330,15 +343,15 @@ class Recipe(Section):
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Dotted path → where its value came from: `file:line`, `command line`, the dial, `default`."""
+        """Dotted path → origin: `file:line`, `command line`, `size …: reason` or `default`."""
         return dict(self._provenance)
 
     @model_validator(mode="after")
     def _batch_fits(self) -> Recipe:
-        if self.train.batch_tokens % self.model.context:
+        batch, context = self.train.batch_tokens, self.model.context
+        if batch % context:
             raise ValueError(
-                f"train.batch_tokens {self.train.batch_tokens} is not a multiple of "
-                f"model.context {self.model.context}; try "
-                f"{max(1, round(self.train.batch_tokens / self.model.context)) * self.model.context}"
+                f"train.batch_tokens {batch} is not a multiple of model.context {context}; "
+                f"try {max(1, round(batch / context)) * context}"
             )
         return self

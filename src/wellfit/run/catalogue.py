@@ -10,19 +10,19 @@ from wellfit.errors import WellfitError
 
 
 def _readers() -> Mapping[str, Callable[..., Any]]:
-    from wellfit.data.read import READERS
+    from wellfit.data.read.formats import READERS
 
     return {name: reader.read for name, reader in READERS.items()}
 
 
 def _cleaners() -> Mapping[str, Callable[..., Any]]:
-    from wellfit.data.clean import CLEANERS
+    from wellfit.data.clean.unicode import CLEANERS
 
     return CLEANERS
 
 
 def _filters() -> Mapping[str, Callable[..., Any]]:
-    from wellfit.data.filter import FILTERS
+    from wellfit.data.filter.quality import FILTERS
 
     return FILTERS
 

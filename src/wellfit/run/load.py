@@ -20,7 +20,7 @@ def load(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
 
 def known_functions() -> Mapping[str, Mapping[str, Callable[..., Any]]]:
     """Kind of extension → short name → function, for `data.clean` and `data.filters`."""
-    from wellfit.data.clean import CLEANERS
-    from wellfit.data.filter import FILTERS
+    from wellfit.data.clean.unicode import CLEANERS
+    from wellfit.data.filter.quality import FILTERS
 
     return {"clean": CLEANERS, "filters": FILTERS}

@@ -9,9 +9,11 @@ from importlib import resources
 from pathlib import Path
 
 from wellfit.errors import RecipeError
+from wellfit.run.conclude import Outcome
 from wellfit.run.load import load
-from wellfit.run.run import Outcome, run
-from wellfit.run.show import Show, closing_lines, reference_lines
+from wellfit.run.reference import compressed_bits_per_byte
+from wellfit.run.run import run
+from wellfit.run.show import Show, closing_lines, next_lines, reference_lines
 
 
 def quickstart(out: Path, minutes: float | None, show: Show) -> Outcome:
@@ -28,6 +30,9 @@ def quickstart(out: Path, minutes: float | None, show: Show) -> Outcome:
         recipe = load(path, tuple(changes))
     outcome = run(recipe, out, show=show)
     show.line(closing_lines(outcome))
-    if not outcome.stopped:
-        show.line(reference_lines(outcome))
+    if outcome.test is not None:
+        compressed = compressed_bits_per_byte(outcome.corpus.texts("test"))
+        if compressed is not None:
+            show.line("\n" + reference_lines(outcome.test, compressed))
+        show.line("\n" + next_lines(out))
     return outcome

@@ -1,0 +1,1 @@
+"""Text as read → text as trained on. A cleaner is a function from text to text."""

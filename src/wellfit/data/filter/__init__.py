@@ -1,0 +1,1 @@
+"""Documents → scores, computed once; scores → reasons to drop a document, or none."""

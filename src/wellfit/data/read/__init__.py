@@ -1,0 +1,1 @@
+"""Files → documents, one module a format; `formats.READERS` names them all."""

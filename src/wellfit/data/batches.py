@@ -1,0 +1,142 @@
+"""A corpus in, rows and batches out: a pure function of (corpus digest, data plan, step).
+
+    split  = one stream of tokens: ␞ document ␞ document ␞ …            (␞ the separator)
+    row r  = tokens [r·C : r·C + C + 1]: C inputs, and the C next tokens as labels
+    epoch  = a keyed permutation of the full rows; step = the next rows of it
+
+Axes: R rows of a batch, C context. All arrays are NumPy int64 [R, C]; nothing here knows torch,
+workers, devices or micro-batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wellfit.data.corpus import Corpus
+from wellfit.data.permutation import permutation_key, permute
+from wellfit.data.plan import DataPlan
+from wellfit.errors import DataError
+
+IGNORED = -100
+"""Label of a place that is not supervised, and so not scored."""
+
+Array = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows ready for a model: int64 arrays [R, C]."""
+
+    tokens: Array
+    labels: Array
+    """The next token, be it the separator that ends the document; IGNORED in padding."""
+    positions: Array
+    """From 0 at each separator, and at the beginning of the row."""
+    segments: Array
+    """Number of the document within the row, from 0; tokens attend within their segment."""
+    documents: Array
+    """Row in the split's DocumentTable of the *input* token; −1 in padding.
+
+    A label is scored for the document that predicts it: the separator belongs, as a label, to
+    the document it ends. So every document owns one label a token of its text and one for its
+    end (the very last document of a split has no end)."""
+
+
+class Rows:
+    """The packed rows of a split: every token but the first is a label exactly once.
+
+    `len(rows)` counts all of them, `rows.full` the ones without padding (all but perhaps the last).
+    """
+
+    def __init__(self, corpus: Corpus, split: str, context: int) -> None:
+        """A corpus, one of its splits, and tokens a row. Raises DataError for a missing split."""
+        assert context > 0
+        self.context = context
+        self.separator = corpus.separator
+        self.stream = corpus.tokens(split)
+        self._first_token = corpus.documents(split).first_token
+        labels = max(0, len(self.stream) - 1)
+        self.full = labels // context
+        self._count = -(-labels // context)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def row(self, indices: Sequence[int] | Array) -> Batch:
+        """Numbers of rows, any order, repeats allowed → those rows as one batch."""
+        C = self.context
+        starts = np.asarray(indices, np.int64) * C
+        window = np.full((len(starts), C + 1), self.separator, np.int64)
+        ends = np.minimum(starts + C + 1, len(self.stream))
+        for place, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+            window[place, : end - start] = self.stream[start:end]
+        inputs = ends - starts - 1  # places with a label, C but in the last row
+
+        columns = np.arange(C)
+        padding = columns >= inputs[:, None]
+        tokens, labels = window[:, :C], np.where(padding, IGNORED, window[:, 1:])
+        # Padding is one more segment, so that no real token shares attention with it.
+        begins = (tokens == self.separator) & ~padding
+        begins |= columns == inputs[:, None]
+        begins[:, 0] = True
+        segments = np.cumsum(begins, axis=1) - 1
+        positions = columns - np.maximum.accumulate(np.where(begins, columns, 0), axis=1)
+        first = np.searchsorted(self._first_token, starts, side="right") - 1
+        documents = np.where(padding, -1, first[:, None] + segments)
+        return Batch(np.ascontiguousarray(tokens), labels, positions, segments, documents)
+
+
+class Batches:
+    """The training batches of a run: `batch(step)` gives the whole global batch of a step."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        context: int,
+        batch_rows: int,
+        seed: int,
+        plan: DataPlan | None = None,
+    ) -> None:
+        """A corpus, tokens a row, rows a step, the run's seed and its data plan.
+
+        A plan not yet begun is begun here; one that exists must fit, and is replayed. Raises
+        DataError where train has less than one full row, or the plan belongs to another run.
+        """
+        self._rows = Rows(corpus, "train", context)
+        self.rows_per_epoch = self._rows.full
+        if not self.rows_per_epoch:
+            raise DataError(
+                f"train has {len(self._rows.stream)} tokens, less than one row of {context} + 1",
+                where=str(corpus.folder),
+                way_out="Add documents, or lower model.context.",
+            )
+        self._identity = (seed, corpus.digest)
+        self.plan = plan if plan is not None else DataPlan()
+        identity = {"corpus": corpus.digest, "context": context, "seed": seed}
+        self.plan.begin(identity, batch_rows=batch_rows)
+
+    def batch(self, step: int) -> Batch:
+        """A step (from 1) → its batch [rows, context], always the same one."""
+        return self._rows.row(self.rows(step))
+
+    def rows(self, step: int) -> Array:
+        """A step (from 1) → the numbers of its rows in `Rows(corpus, "train", context)`."""
+        places = np.arange(*self.plan.rows(step), dtype=np.int64)
+        epochs, within = np.divmod(places, self.rows_per_epoch)
+        result = np.empty_like(within)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            here = epochs == epoch
+            key = permutation_key(*self._identity, epoch)
+            result[here] = permute(within[here], self.rows_per_epoch, key)
+        return result
+
+    def epoch(self, step: int) -> float:
+        """A step (from 0) → passes over the training rows finished after it.
+
+        At 0, before the first step, none is.
+        """
+        return self.plan.rows(step)[1] / self.rows_per_epoch if step else 0.0

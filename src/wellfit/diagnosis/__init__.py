@@ -1,0 +1,16 @@
+"""Histories → findings: what went wrong in a training, since when, why, and what to change.
+
+    from wellfit.diagnosis import diagnose, read
+
+    diagnosis = diagnose(read(Path("trainer_state.json")))
+
+Torch-free; the same rules online and offline.
+"""
+
+from __future__ import annotations
+
+from wellfit.diagnosis.answer import Diagnosis, NotAssessed, Verdict
+from wellfit.diagnosis.engine import diagnose, exit_status
+from wellfit.diagnosis.importers import read
+
+__all__ = ["Diagnosis", "NotAssessed", "Verdict", "diagnose", "exit_status", "read"]

@@ -1,0 +1,97 @@
+"""A history and its findings → the verdict, with its criteria in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wellfit.diagnosis import curves
+from wellfit.diagnosis.answer import Fit, Progress, Verdict
+from wellfit.diagnosis.rules.plateau import LOWEST_CHANCE, SINCE_THEN, read_course
+from wellfit.monitor.history import History, Series
+from wellfit.records import Finding
+
+FEWEST_LOSSES = 8
+FEWEST_EVALUATIONS = 3
+WORTH = 0.02
+"""FAULTS O30: a further fall of 2 % in another fifth of the run is worth the steps."""
+WORTH_NATS = 0.005
+"""And half a per cent of perplexity, for losses near zero."""
+FALLING = 0.995
+"""The last evaluation still falls where it is half a per cent below all before."""
+SIGNIFICANT = 3.0
+"""Standard errors that a trend must pass."""
+STUCK = ("non_finite", "zero_loss", "divergence", "plateau", "lr_too_low")
+"""Kinds that stop learning when they are an alarm and last to the end."""
+
+
+def judge(history: History, findings: Sequence[Finding]) -> tuple[Verdict, dict[str, str]]:
+    """A history and its findings → the verdict and why, as `{"fit": …, "progress": …}`."""
+    progress, why_progress = _progress(history, findings)
+    fit, why_fit = _fit(history, findings, progress)
+    return Verdict(fit, progress), {"fit": why_fit, "progress": why_progress}
+
+
+def _progress(history: History, findings: Sequence[Finding]) -> tuple[Progress, str]:
+    stopped = [f.kind for f in findings if f.kind in STUCK and _stops(f)]
+    if stopped:
+        return "stuck", f"{', '.join(stopped)}: no learning at the end of the log"
+    _, losses = curves.finite(history.train_loss)
+    if not curves.loss_is_likelihood(history):
+        return "unclear", "the loss of reinforcement learning shows no progress; the reward would"
+    if len(losses) < FEWEST_LOSSES and len(_evaluations(history)) < FEWEST_LOSSES:
+        return "unclear", f"fewer than {FEWEST_LOSSES} losses"
+    name, series = _witness(history)
+    trend = curves.trend(series)
+    if trend is None:
+        return "unclear", "fewer than four losses in the last fifth"
+    gain = f"another fifth of the run would lower the {name} loss by {trend.gain:.1%}"
+    nats = trend.gain * (trend.level + curves.FLOOR)
+    if trend.gain > WORTH and nats > WORTH_NATS and trend.gain > SIGNIFICANT * trend.error:
+        return "still_improving", f"{gain} (± {trend.error:.1%})"
+    if len(losses) >= FEWEST_LOSSES:
+        course = read_course(history)
+        if course.never and course.end >= LOWEST_CHANCE and course.fall < SINCE_THEN:
+            return "stuck", "the loss never left the level it began at"
+    return "converged", f"{gain} (± {trend.error:.1%}), less than {WORTH:.0%} or not significant"
+
+
+def _fit(history: History, findings: Sequence[Finding], progress: Progress) -> tuple[Fit, str]:
+    kinds = {finding.kind for finding in findings if finding.severity != "info"}
+    if "overfitting" in kinds:
+        return "overfit", "the validation loss rises beyond its noise while the training loss falls"
+    if progress == "stuck":
+        if kinds & {"non_finite"}:
+            return "unclear", "the losses are no numbers"
+        if kinds & {"zero_loss"}:
+            return "unclear", "a loss of exactly 0 measures nothing"
+        return "underfit", "learning stopped before the data was learned"
+    evaluations = _evaluations(history)
+    if len(evaluations) < FEWEST_EVALUATIONS:
+        return "unclear", f"fewer than {FEWEST_EVALUATIONS} validation losses"
+    if progress == "unclear":
+        return "unclear", "progress is unclear"
+    if progress == "still_improving":
+        if evaluations[-1] < FALLING * min(evaluations[:-1]):
+            return "underfit", "the loss still falls, and the last evaluation is the best one"
+        return "well_fit", "the training loss still falls, the validation loss has come to rest"
+    return "well_fit", "the validation loss has come to rest and does not rise"
+
+
+def _stops(finding: Finding) -> bool:
+    if finding.kind == "non_finite":
+        return finding.severity == "critical"
+    if finding.kind == "lr_too_low":
+        return finding.certainty == "certain" and finding.severity == "critical"
+    return finding.severity != "info"
+
+
+def _evaluations(history: History) -> list[float]:
+    main = history.validation_loss.get("validation", Series())
+    return [float(value) for value in curves.finite(main)[1]]
+
+
+def _witness(history: History) -> tuple[str, Series]:
+    """The validation loss where it was measured four times or more, else the training loss."""
+    if len(_evaluations(history)) >= 4:
+        return "validation", history.validation_loss["validation"]
+    return "training", history.train_loss

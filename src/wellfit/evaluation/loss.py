@@ -1,0 +1,169 @@
+"""A model and a held-out split → its scores, with standard errors over documents.
+
+Axes: B rows, T tokens of a row, D width, V vocabulary entries.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wellfit.errors import DataError
+from wellfit.evaluation.ratio import ratio
+from wellfit.model.protocol import LanguageModel
+from wellfit.records import Evaluated
+
+if TYPE_CHECKING:
+    from wellfit.data.batches import Batch, Rows
+    from wellfit.data.corpus import DocumentTable
+
+# Tokens whose logits are made at a time for the accuracy: 1,024 × 32,000 float32 are 131 MB.
+ACCURACY_CHUNK = 1024
+
+GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def evaluate(
+    model: LanguageModel,
+    rows: Rows,
+    documents: DocumentTable,
+    *,
+    step: int,
+    split: str,
+    micro_batch: int,
+    tokens: int = 0,
+) -> Evaluated:
+    """A model, the packed rows of a split and its documents → loss, bits per byte and accuracy.
+
+    loss: mean nats of the scored tokens; those of a document are its text and the separator that
+    ends it. bits_per_byte: the same nats / ln 2, over the bytes of the text of those documents.
+    Documents are scored whole, so the bytes are exact. `tokens` = 0 scores all; otherwise
+    documents spread evenly over the split, as many as hold that many tokens (`choose_documents`).
+
+    The arithmetic is in `model.compute_dtype`. Dropout is off; the mode of the model is restored.
+    Raises DataError where nothing can be scored.
+    """
+    began = time.perf_counter()
+    lengths = np.asarray(documents.tokens)
+    chosen = choose_documents(lengths, tokens)
+    wanted = np.zeros(len(lengths), dtype=bool)
+    wanted[chosen] = True
+    indices = _rows_of(documents, chosen, rows.context, len(rows))
+    if not len(indices):
+        raise DataError(
+            "there are no tokens to score",
+            where=f"split {split}",
+            way_out="Give the split a larger share of the data (data.split), or more data.",
+        )
+    sums = np.zeros((3, len(lengths)))
+    training = model.training
+    model.train(False)
+    try:
+        with torch.no_grad():
+            for at in range(0, len(indices), micro_batch):
+                batch = rows.row(indices[at : at + micro_batch])
+                sums += _score(model, batch, wanted)
+    finally:
+        model.train(training)
+    return _summary(sums, documents, step, split, time.perf_counter() - began)
+
+
+def choose_documents(lengths: NDArray[Any], tokens: int) -> NDArray[np.int64]:
+    """Tokens of each document and how many are wanted (0: all) → numbers of the documents to score.
+
+    Documents are taken whole, in the order of the multiples of the golden ratio, whose every
+    beginning is spread evenly over the split, until the wanted number of tokens is reached.
+
+    >>> choose_documents(np.array([5, 5, 5, 5, 5, 5]), 9).tolist()
+    [1, 4]
+    """
+    count = len(lengths)
+    if tokens == 0 or lengths.sum() <= tokens:
+        return np.arange(count)
+    order = np.argsort((np.arange(1, count + 1) * GOLDEN) % 1.0, kind="stable")
+    enough = int(np.searchsorted(np.cumsum(lengths[order]), tokens)) + 1
+    return np.sort(order[:enough])
+
+
+def _rows_of(
+    documents: DocumentTable, chosen: NDArray[np.int64], context: int, count: int
+) -> NDArray[np.int64]:
+    """Rows that hold tokens of chosen documents: token t is the input at row t // T."""
+    first = np.asarray(documents.first_token)[chosen]
+    last = first + np.asarray(documents.tokens)[chosen] - 1
+    low, high = first // context, np.minimum(last // context, count - 1)
+    edges = np.zeros(count + 1, dtype=np.int64)
+    inside = low <= high
+    np.add.at(edges, low[inside], 1)
+    np.add.at(edges, high[inside] + 1, -1)
+    return np.flatnonzero(np.cumsum(edges)[:count] > 0)
+
+
+def _score(model: LanguageModel, batch: Batch, wanted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Sums [3, documents] over the wanted labels of a batch: nats, right guesses, tokens."""
+    device = next(iter(model.named_parameters()))[1].device
+    owner = np.asarray(batch.documents)
+    labels = np.where(wanted[np.maximum(owner, 0)], batch.labels, -100)
+    scored = labels >= 0
+    hidden = model.hidden(
+        torch.as_tensor(batch.tokens, device=device),
+        torch.as_tensor(batch.positions, device=device),
+        torch.as_tensor(batch.segments, device=device),
+    )
+    targets = torch.as_tensor(labels, device=device)
+    losses = model.token_loss(hidden, targets).cpu().double().numpy()[scored]
+    picked = hidden[torch.as_tensor(scored, device=device)]
+    guesses = [
+        model.logits(part).argmax(-1).cpu().numpy() for part in torch.split(picked, ACCURACY_CHUNK)
+    ]
+    right = np.concatenate(guesses) == labels[scored]
+    weights = (losses, right, np.ones(len(losses)))
+    return np.stack([np.bincount(owner[scored], weight, len(wanted)) for weight in weights])
+
+
+def _summary(
+    sums: NDArray[np.float64],
+    documents: DocumentTable,
+    step: int,
+    split: str,
+    seconds: float,
+) -> Evaluated:
+    # A split's last document has no label where it is only a separator.
+    scored = sums[2] > 0
+    nats, right, tokens = sums[:, scored]
+    length = np.asarray(documents.bytes, dtype=np.float64)[scored]
+    domains = np.asarray(documents.domain)[scored]
+    loss, loss_se = ratio(nats, tokens)
+    bits, bits_se = ratio(nats / math.log(2), length)
+    accuracy, accuracy_se = ratio(right, tokens)
+    by_domain = {}
+    for domain in sorted(set(domains.tolist())):
+        inside = domains == domain
+        by_domain[str(domain)] = {
+            "loss": ratio(nats[inside], tokens[inside])[0],
+            "bits_per_byte": ratio(nats[inside] / math.log(2), length[inside])[0],
+            "accuracy": ratio(right[inside], tokens[inside])[0],
+            "tokens": int(tokens[inside].sum()),
+            "bytes": int(length[inside].sum()),
+        }
+    return Evaluated(
+        step=step,
+        split=split,
+        loss=loss,
+        loss_se=loss_se,
+        perplexity=float(np.exp(np.float64(loss))) if loss < 700 else loss * math.inf,
+        bits_per_byte=bits,
+        bits_per_byte_se=bits_se,
+        accuracy=accuracy,
+        accuracy_se=accuracy_se,
+        tokens=int(tokens.sum()),
+        bytes=int(length.sum()),
+        documents=int(scored.sum()),
+        seconds=seconds,
+        by_domain=by_domain,
+    )

@@ -1,0 +1,42 @@
+"""Keys and values of tokens already seen, so that generation reads each token once.
+
+Axes: L layers, G key and value heads, C capacity in tokens, W features of a head. One row only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from wellfit.recipe.schema import Model
+
+
+class Cache:
+    """Room for `model.context` tokens of one row; `length` of them are filled."""
+
+    def __init__(self, model: Model, *, dtype: torch.dtype, device: torch.device | str) -> None:
+        shape = (model.layers, 1, model.kv_heads, model.context, model.width // model.heads)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        """Most tokens it can hold."""
+        return self.keys.shape[3]
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """New keys and values [1, G, T, W] of a layer → all so far [1, G, length + T, W]."""
+        end = self.length + key.shape[2]
+        assert end <= self.capacity, f"{end} tokens do not fit into a cache of {self.capacity}"
+        self.keys[layer, :, :, self.length : end] = key
+        self.values[layer, :, :, self.length : end] = value
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def advance(self, tokens: int) -> None:
+        """Count `tokens` new tokens as seen, once every layer has stored them."""
+        self.length += tokens
+
+    def clear(self) -> None:
+        """Forget everything; the room is used again."""
+        self.length = 0

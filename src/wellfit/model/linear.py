@@ -1,0 +1,35 @@
+"""Affine maps with master weights: stored in float32, used in the precision of the input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Linear(nn.Module):
+    """Features [..., fan_in] → features [..., fan_out]: x·Wᵀ + b, computed in the dtype of x.
+
+    Weights are NaN until `init.initialise` or a checkpoint fills them, so that a forgotten
+    initialisation is seen in the first loss.
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, *, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((fan_out, fan_in), torch.nan))
+        self.bias = nn.Parameter(torch.full((fan_out,), torch.nan)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return functional.linear(x, self.weight.to(x.dtype), bias)
+
+
+class Embedding(nn.Module):
+    """Ids [...] → rows of a table [..., width], in the dtype of the table."""
+
+    def __init__(self, entries: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((entries, width), torch.nan))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return functional.embedding(ids, self.weight)

@@ -1,0 +1,142 @@
+"""The decoder-only transformer, from its parts.
+
+Axes: B rows, T tokens of a row, D width, V vocabulary entries.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wellfit.model.attention import Attention, attention_mask
+from wellfit.model.cache import Cache
+from wellfit.model.dropout import Dropout
+from wellfit.model.feedforward import FeedForward
+from wellfit.model.kernels import linear_cross_entropy
+from wellfit.model.linear import Embedding, Linear
+from wellfit.model.norm import norm
+from wellfit.model.positions import rotary_angles
+from wellfit.recipe.schema import Model, Role
+
+
+class Block(nn.Module):
+    """Features [B, T, D] → x + attention(norm(x)), then x + feedforward(norm(x))."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.attention_norm = norm(model)
+        self.attention = Attention(model)
+        self.feedforward_norm = norm(model)
+        self.feedforward = FeedForward(model)
+
+    def forward(
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor] | None,
+        mask: Tensor | None,
+        dropout: Dropout,
+        cache: Cache | None,
+        layer: int,
+    ) -> Tensor:
+        x = x + dropout(self.attention(self.attention_norm(x), angles, mask, cache, layer))
+        return x + dropout(self.feedforward(self.feedforward_norm(x)))
+
+
+class Transformer(nn.Module):
+    """Tokens → features → logits or losses; a `LanguageModel` (see `protocol.py`).
+
+    Weights are float32 masters, NaN until `init.initialise` or a checkpoint fills them;
+    arithmetic is in `compute_dtype`, which the caller sets.
+    """
+
+    def __init__(self, model: Model, vocabulary_size: int) -> None:
+        super().__init__()
+        self.model = model
+        self.vocabulary_size = vocabulary_size
+        self.compute_dtype = torch.float32
+        self.embedding = Embedding(vocabulary_size, model.width)
+        if model.position == "learned":
+            self.positions = Embedding(model.context, model.width)
+        self.blocks = nn.ModuleList(Block(model) for _ in range(model.layers))
+        self.final_norm = norm(model)
+        if not model.tie_embeddings:
+            self.head = Linear(model.width, vocabulary_size, bias=False)
+        self._dropout_key: tuple[int, int, int] | None = None
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None = None,
+        segments: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Token ids [B, T] → normalised features [B, T, D] in `compute_dtype`."""
+        seen = 0 if cache is None else cache.length
+        length = tokens.shape[1]
+        if positions is None:
+            positions = torch.arange(seen, seen + length, device=tokens.device)[None]
+        dropout = self._dropout()
+        mask = attention_mask(segments, length, seen, self.compute_dtype, tokens.device)
+        x = self.embedding(tokens)
+        angles = None
+        if self.model.position == "learned":
+            x = x + self.positions(positions)
+        else:
+            head_width = self.model.width // self.model.heads
+            cosine, sine = rotary_angles(positions, head_width, self.model.rope_base)
+            angles = cosine.to(self.compute_dtype), sine.to(self.compute_dtype)
+        x = dropout(x.to(self.compute_dtype))
+        for layer, block in enumerate(self.blocks):
+            x = block(x, angles, mask, dropout, cache, layer)
+        if cache is not None:
+            cache.advance(length)
+        return self.final_norm(x)  # type: ignore[no-any-return]
+
+    def token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Features [B, T, D], labels [B, T] → nats [B, T] in float32; 0 where the label is −100."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        matrix = self._output_matrix()
+        losses = linear_cross_entropy(flat, matrix, labels.reshape(-1), self.model.logit_soft_cap)
+        return losses.view(labels.shape)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Features [..., D] → logits [..., V] in float32: cap·tanh(h·Wᵀ/cap) (arXiv 2408.00118)."""
+        logits = (hidden @ self._output_matrix().to(hidden.dtype).T).float()
+        cap = self.model.logit_soft_cap
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    def auxiliary_loss(self) -> Tensor:
+        """0 nats: a dense model has no further objective."""
+        return torch.zeros((), device=self.embedding.weight.device)
+
+    def roles(self) -> dict[str, Role]:
+        """Parameter name → role, in the order of `named_parameters`."""
+        return {name: _role(name) for name, _ in self.named_parameters()}
+
+    def dropout_key(self, seed: int, step: int, micro_batch: int) -> None:
+        """Dropout becomes a pure function of these three, until the next call."""
+        self._dropout_key = (seed, step, micro_batch)
+
+    def new_cache(self) -> Cache:
+        """An empty cache for one row, in the present `compute_dtype` and on the model's device."""
+        device = self.embedding.weight.device
+        return Cache(self.model, dtype=self.compute_dtype, device=device)
+
+    def _dropout(self) -> Dropout:
+        if not self.training or not self.model.dropout:
+            return Dropout(0.0, None)
+        assert self._dropout_key is not None, "call dropout_key(seed, step, micro_batch) first"
+        return Dropout(self.model.dropout, self._dropout_key)
+
+    def _output_matrix(self) -> Tensor:
+        return self.embedding.weight if self.model.tie_embeddings else self.head.weight
+
+
+def _role(name: str) -> Role:
+    owner, kind = name.split(".")[-2:]
+    if kind == "bias":
+        return "bias"
+    if owner.endswith("norm"):
+        return "norm"
+    by_owner: dict[str, Role] = {"embedding": "embedding", "positions": "position", "head": "head"}
+    return by_owner.get(owner, "matrix")

@@ -1,0 +1,162 @@
+"""History → the figures of a run in a few lines: where it began, where it ended, what was best."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from wellfit.monitor.history import History, Series
+
+
+@dataclass(frozen=True, slots=True)
+class EpochLoss:
+    """One pass over the training rows."""
+
+    epoch: int
+    """From 1."""
+    end: float
+    """Passes finished at its last recorded step: `epoch`, or less where the run ended within it."""
+    steps: int
+    train_loss: float
+    """Mean over its finite training losses; NaN where none is finite."""
+    non_finite: int
+    """Training losses that were not finite and are not in the mean."""
+    validation_loss: float | None
+    """The last validation within it; None where there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Losses in nats per token. None means unknown or without meaning, such as a share of NaN."""
+
+    steps: int
+    """Optimizer steps recorded."""
+    first_step: int | None
+    last_step: int | None
+    first_loss: float | None
+    last_loss: float | None
+    reduction_percent: float | None
+    """(first - last) / first · 100; negative where the loss rose."""
+    reduction_per_step: float | None
+    """(first - last) / (last step - first step)."""
+    rate_first: float | None
+    rate_last: float | None
+    rate_peak: float | None
+    rate_decay_percent: float | None
+    """(peak - last) / peak · 100. From the peak, since a warm-up makes the first rate tiny."""
+    epochs: tuple[EpochLoss, ...]
+    best_step: int | None
+    best_loss: float | None
+    best_of: Literal["validation", "training"] | None
+    """Which loss the best step is judged by: validation wherever it was measured."""
+
+
+def summary(history: History) -> Summary:
+    """A history → its summary.
+
+    >>> from wellfit.monitor.history import History, Series
+    >>> told = summary(History("a", "run folder", Series((1, 2, 5), (4.0, 3.0, 2.0))))
+    >>> told.reduction_percent, told.reduction_per_step, told.best_step, told.best_of
+    (50.0, 0.5, 5, 'training')
+    """
+    losses, rates = history.train_loss, history.learning_rate
+    first, last = _ends(losses)
+    drop = first - last if first is not None and last is not None else math.nan
+    distance = losses.steps[-1] - losses.steps[0] if len(losses) else 0
+    rate_first, rate_last = _ends(rates)
+    peak = max((rate for rate in rates.values if math.isfinite(rate)), default=None)
+    best_of, best = _best(history)
+    return Summary(
+        steps=len(losses),
+        first_step=losses.steps[0] if len(losses) else None,
+        last_step=losses.steps[-1] if len(losses) else None,
+        first_loss=first,
+        last_loss=last,
+        reduction_percent=_share(drop, first),
+        reduction_per_step=_known(drop / distance) if distance else None,
+        rate_first=rate_first,
+        rate_last=rate_last,
+        rate_peak=peak,
+        rate_decay_percent=_share(
+            peak - rate_last if peak is not None and rate_last is not None else math.nan, peak
+        ),
+        epochs=epoch_losses(history),
+        best_step=best[0] if best else None,
+        best_loss=best[1] if best else None,
+        best_of=best_of if best else None,
+    )
+
+
+def epoch_losses(history: History) -> tuple[EpochLoss, ...]:
+    """A history → its epochs in their order; empty where no epochs were recorded.
+
+    A step belongs to the epoch in which it ended: the one that takes `epoch` from 0.9 to exactly
+    1.0 is the last step of the first.
+
+    >>> from wellfit.monitor.history import History, Series
+    >>> losses, passes = Series((1, 2, 3), (4.0, 3.0, 2.0)), Series((1, 2, 3), (0.5, 1.0, 1.5))
+    >>> told = epoch_losses(History("a", "run folder", losses, epoch=passes))
+    >>> [(one.epoch, one.end, one.train_loss) for one in told]
+    [(1, 1.0, 3.5), (2, 1.5, 2.0)]
+    """
+    loss_at = dict(zip(history.train_loss.steps, history.train_loss.values, strict=True))
+    validation = history.validation_loss.get("validation", Series())
+    validation_at = dict(zip(validation.steps, validation.values, strict=True))
+    members: dict[int, list[tuple[int, float]]] = {}
+    for step, passes in zip(history.epoch.steps, history.epoch.values, strict=True):
+        if math.isfinite(passes):
+            # 0.1 + 0.2 steps of an epoch are a hair more than 0.3.
+            members.setdefault(max(1, math.ceil(passes - 1e-9)), []).append((step, passes))
+    told = []
+    for number, inside in sorted(members.items()):
+        losses = [loss_at[step] for step, _ in inside if step in loss_at]
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        if not losses:
+            continue
+        validations = [validation_at[step] for step, _ in inside if step in validation_at]
+        told.append(
+            EpochLoss(
+                epoch=number,
+                end=inside[-1][1],
+                steps=len(losses),
+                train_loss=math.fsum(finite) / len(finite) if finite else math.nan,
+                non_finite=len(losses) - len(finite),
+                validation_loss=validations[-1] if validations else None,
+            )
+        )
+    return tuple(told)
+
+
+def _ends(series: Series) -> tuple[float | None, float | None]:
+    return (series.values[0], series.values[-1]) if len(series) else (None, None)
+
+
+def _best(
+    history: History,
+) -> tuple[Literal["validation", "training"], tuple[int, float] | None]:
+    validation = _lowest(history.validation_loss.get("validation", Series()))
+    if validation is not None:
+        return "validation", validation
+    return "training", _lowest(history.train_loss)
+
+
+def _lowest(series: Series) -> tuple[int, float] | None:
+    finite = [
+        (value, step)
+        for step, value in zip(series.steps, series.values, strict=True)
+        if math.isfinite(value)
+    ]
+    if not finite:
+        return None
+    value, step = min(finite)
+    return step, value
+
+
+def _share(part: float, whole: float | None) -> float | None:
+    """100·part/whole where that has a meaning."""
+    return _known(100.0 * part / whole) if whole is not None and whole > 0 else None
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,217 @@
+"""A name that does not exist in; the nearest that does, or what it means elsewhere, out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+NANOGPT = "nanoGPT"
+HF = "Hugging Face"
+LITGPT = "litgpt"
+AXOLOTL = "axolotl"
+FACTORY = "LLaMA-Factory"
+TORCHTUNE = "torchtune"
+LLAMA = "Meta's Llama code"
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What other trainers call one of our settings."""
+
+    setting: str
+    """Dotted path of ours; empty where we have no such setting."""
+    trainers: tuple[str, ...]
+    note: str = ""
+    """What differs, as a clause."""
+
+
+def elsewhere(key: str) -> Elsewhere | None:
+    """A key as another trainer spells it → our setting, or None.
+
+    >>> elsewhere("n_embd").setting
+    'model.width'
+    """
+    return _ELSEWHERE.get(_normal(key))
+
+
+def suggest(key: str, allowed: Iterable[str]) -> str:
+    """A name and the names that exist → the one most likely meant, or nothing.
+
+    Dotted paths may stand among `allowed`; a bare `key` also meets their last part. What other
+    trainers call a setting counts when that setting is among `allowed`.
+
+    >>> suggest("too_shrt", ["too_short", "repetitive"])
+    'too_short'
+    >>> suggest("lr", ["train.optimizer.learning_rate"])
+    'train.optimizer.learning_rate'
+    """
+    names = list(dict.fromkeys(allowed))
+    known = elsewhere(key)
+    if known is not None and known.setting in names:
+        return known.setting
+    by_form: dict[str, str] = {}
+    for name in names:
+        by_form.setdefault(_normal(name), name)
+    if _normal(key) in by_form:
+        return by_form[_normal(key)]
+    for name in names:
+        by_form.setdefault(_normal(name.rpartition(".")[2]), name)
+    # 0.7: one letter wrong in a word of four still counts, two different words do not.
+    near = get_close_matches(_normal(key), by_form, n=1, cutoff=0.7)
+    return by_form[near[0]] if near else ""
+
+
+def suggest_value(value: str, allowed: Iterable[str]) -> str:
+    """A word where one of `allowed` belongs → the one most likely meant, or nothing.
+
+    >>> suggest_value("bfloat16", ["auto", "fp32", "bf16"])
+    'bf16'
+    """
+    names = list(allowed)
+    meant = _VALUES.get(_normal(value), "")
+    return meant if meant in names else suggest(value, names)
+
+
+def _normal(key: str) -> str:
+    return key.strip().lstrip("-").lower().replace("-", "_").replace(" ", "_")
+
+
+_VALUES = {
+    "bfloat16": "bf16", "bf16_true": "bf16", "bf16_mixed": "bf16", "float16": "bf16",
+    "fp16": "bf16", "half": "bf16", "float32": "fp32", "float": "fp32", "32_true": "fp32",
+    "gpu": "cuda", "cuda:0": "cuda", "silu": "swiglu", "swish": "swiglu", "glu": "swiglu",
+    "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_approx": "gelu_tanh",
+    "relu": "relu2", "relu_squared": "relu2", "squared_relu": "relu2", "relu^2": "relu2",
+    "rope": "rotary", "absolute": "learned", "rms_norm": "rmsnorm", "rms": "rmsnorm",
+    "layer_norm": "layernorm", "ln": "layernorm", "adam": "adamw", "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw", "adamw_hf": "adamw", "adamw_8bit": "adamw",
+    "warmup_stable_decay": "wsd", "trapezoidal": "wsd", "constant_with_warmup": "wsd",
+    "constant": "wsd", "cosine_with_min_lr": "cosine", "cosine_with_warmup": "cosine",
+    "linear_with_warmup": "linear", "txt": "text", "md": "markdown", "json": "jsonl",
+    "ndjson": "jsonl", "pq": "parquet", "python": "code", "source": "code",
+    "gpt2": "scaled_normal", "normal": "scaled_normal", "zero_init": "zero_projections",
+    "tiny": "nano", "medium": "base", "large": "1b", "xl": "3b",
+}  # fmt: skip
+
+
+def _table() -> dict[str, Elsewhere]:
+    table: dict[str, Elsewhere] = {}
+    for setting, trainers, keys, note in _ROWS:
+        for key in keys.split():
+            table[key] = Elsewhere(setting, trainers, note)
+    return table
+
+
+_ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+    # ── model ──
+    ("model.width", (NANOGPT, HF, LITGPT), "n_embd hidden_size d_model embed_dim embedding_dim "
+     "embedding_size emb_dim dim hidden_dim n_embed", ""),
+    ("model.layers", (NANOGPT, HF, LITGPT), "n_layer n_layers num_hidden_layers num_layers depth",
+     ""),
+    ("model.heads", (NANOGPT, HF, LITGPT), "n_head n_heads num_attention_heads num_heads", ""),
+    ("model.kv_heads", (HF, LITGPT, TORCHTUNE), "num_key_value_heads num_kv_heads n_kv_heads "
+     "n_kv_head n_query_groups", ""),
+    ("model.hidden", (HF, LITGPT), "intermediate_size n_inner ffn_dim d_ff ffn_hidden_size "
+     "intermediate_dim mlp_hidden_size", ""),
+    ("model.context", (NANOGPT, HF, AXOLOTL, FACTORY, TORCHTUNE), "block_size seq_length seq_len "
+     "max_seq_len max_seq_length sequence_length sequence_len cutoff_len n_ctx context_length "
+     "max_position_embeddings n_positions context_size model_max_length max_length", ""),
+    ("model.position", (HF,), "position_embedding_type pos_emb positional_encoding positions", ""),
+    ("model.rope_base", (HF, LITGPT, LLAMA), "rope_theta rope_freq_base rotary_emb_base", ""),
+    ("model.norm", (LITGPT,), "norm_class_name normalization norm_type", ""),
+    ("model.norm_epsilon", (HF, LITGPT, LLAMA), "rms_norm_eps layer_norm_eps layer_norm_epsilon "
+     "norm_eps", ""),
+    ("model.activation", (HF, LITGPT), "hidden_act activation_function act_fn mlp_class_name", ""),
+    ("model.bias", (HF,), "attention_bias mlp_bias use_bias", ""),
+    ("model.qk_norm", (HF, LITGPT), "use_qk_norm norm_qk qk_layernorm", ""),
+    ("model.tie_embeddings", (HF,), "tie_word_embeddings tied_embeddings weight_tying "
+     "tie_weights", ""),
+    ("model.logit_soft_cap", (HF, LITGPT), "final_logit_softcapping logit_softcap softcap "
+     "logits_soft_cap", ""),
+    ("model.dropout", (HF, TORCHTUNE), "attn_dropout attention_dropout hidden_dropout resid_pdrop "
+     "embd_pdrop attn_pdrop dropout_p resid_dropout", "one share for all places"),
+    ("model.init", (HF,), "initializer_range init_std init_method", "a scheme, not a number"),
+    ("model.size", (), "preset model_size model_type", ""),
+    # ── train ──
+    ("train.optimizer.learning_rate", (NANOGPT, HF, AXOLOTL), "lr learning_rate max_lr peak_lr "
+     "base_lr", "with muon the matrices have matrix_learning_rate"),
+    ("train.optimizer.kind", (HF, AXOLOTL, FACTORY), "optim optimizer_type optimizer_name", ""),
+    ("train.optimizer.weight_decay", (NANOGPT, HF), "weight_decay wd", ""),
+    ("train.optimizer.beta1", (NANOGPT, HF), "adam_beta1 beta_1 betas", "two settings, "
+     "beta1 and beta2"),
+    ("train.optimizer.beta2", (NANOGPT, HF), "adam_beta2 beta_2", ""),
+    ("train.optimizer.epsilon", (HF,), "adam_epsilon adam_eps eps", ""),
+    ("train.schedule.kind", (HF, AXOLOTL, FACTORY), "lr_scheduler_type lr_scheduler scheduler "
+     "lr_schedule decay_lr", ""),
+    ("train.schedule.warmup", (NANOGPT, HF, LITGPT), "warmup_ratio warmup_steps warmup_iters "
+     "lr_warmup_steps lr_warmup_iters num_warmup_steps warmup lr_warmup_fraction",
+     "a share of all steps if below 1, else a number of steps"),
+    ("train.schedule.decay_share", (NANOGPT, HF), "cooldown_frac warmdown_ratio num_decay_steps "
+     "cooldown decay_frac", "a share of all steps"),
+    ("train.schedule.final_share", (NANOGPT, LITGPT, HF), "min_lr min_lr_ratio min_lr_rate "
+     "cosine_min_lr_ratio", "a share of the peak, not a rate"),
+    ("train.budget.steps", (NANOGPT, HF, LITGPT, TORCHTUNE), "max_steps max_iters max_step "
+     "num_steps total_steps train_steps num_iterations max_steps_per_epoch", ""),
+    ("train.budget.epochs", (HF, AXOLOTL, TORCHTUNE), "num_train_epochs num_epochs epochs "
+     "max_epochs n_epochs", ""),
+    ("train.budget.tokens", (LITGPT,), "max_tokens total_tokens train_tokens num_tokens", ""),
+    ("train.budget.minutes", (), "max_time max_minutes time_limit minutes", ""),
+    ("train.batch_tokens", (NANOGPT, LITGPT, HF), "global_batch_size total_batch_size "
+     "effective_batch_size train_batch_size batch_size",
+     "in tokens: sequences of one step × model.context"),
+    ("train.batch_tokens", (NANOGPT, HF, AXOLOTL, TORCHTUNE), "gradient_accumulation_steps "
+     "gradient_accumulation_iters grad_accum accumulate_grad_batches grad_accum_steps",
+     "not counted in passes: a step takes as many passes of train.micro_batch sequences as "
+     "train.batch_tokens holds"),
+    ("train.micro_batch", (HF, AXOLOTL, LITGPT), "per_device_train_batch_size micro_batch_size "
+     "device_batch_size micro_batch per_device_batch_size", "sequences in one pass"),
+    ("train.clip_norm", (NANOGPT, HF, TORCHTUNE), "grad_clip max_grad_norm gradient_clip_val "
+     "clip_grad_norm max_norm gradient_clipping clip_grad", ""),
+    ("train.precision", (NANOGPT, HF, LITGPT, AXOLOTL), "dtype bf16 fp16 mixed_precision "
+     "torch_dtype amp fp32 tf32", "one of auto, fp32, bf16"),
+    ("train.device", (NANOGPT, HF), "device use_cpu no_cuda accelerator", ""),
+    ("train.document_mask", (HF, AXOLOTL, FACTORY, TORCHTUNE), "packing sample_packing packed "
+     "neat_packing intra_doc_mask", "rows are always packed; this keeps documents apart"),
+    ("train.checkpoint_every", (HF, LITGPT, AXOLOTL), "save_steps save_interval save_every "
+     "checkpoint_interval save_strategy", ""),
+    ("train.keep_checkpoints", (HF,), "save_total_limit keep_last", ""),
+    ("train.threads", (), "num_threads n_threads omp_num_threads", ""),
+    # ── evaluate, monitor ──
+    ("evaluate.every", (NANOGPT, HF, LITGPT), "eval_interval eval_steps evals_per_epoch "
+     "eval_every evaluation_strategy eval_strategy val_check_interval", "in steps"),
+    ("evaluate.tokens", (NANOGPT, LITGPT), "eval_iters eval_batches max_eval_samples eval_tokens "
+     "max_eval_steps", "in tokens"),
+    ("monitor.sample_every", (), "sample_interval generate_every sample_steps", ""),
+    ("monitor.sampling.tokens", (HF, NANOGPT), "max_new_tokens", ""),
+    ("monitor.sampling.temperature", (), "temperature", ""),
+    ("monitor.sampling.top_k", (), "top_k", ""),
+    ("monitor.sampling.top_p", (), "top_p", ""),
+    # ── data ──
+    ("data.sources", (HF, AXOLOTL, FACTORY, LITGPT), "dataset datasets dataset_name data_dir "
+     "train_file train_files dataset_path data_path train_data data_files dataset_dir", ""),
+    ("data.folder", (AXOLOTL,), "dataset_prepared_path cache_dir", ""),
+    ("data.tokenizer.file", (HF, TORCHTUNE), "tokenizer_name tokenizer_path tokenizer_file "
+     "tokenizer_dir", "a tokenizer.json"),
+    ("data.tokenizer.vocabulary_size", (NANOGPT, HF, LITGPT), "vocab_size n_vocab "
+     "padded_vocab_size vocabulary_size", "learned from the data; a tokenizer file brings its own"),
+    ("data.split.validation", (AXOLOTL, FACTORY), "val_set_size val_size validation_split "
+     "val_split_fraction val_fraction validation_split_percentage eval_fraction", "a share"),
+    ("data.split.test", (), "test_size test_fraction test_split", "a share"),
+    ("data.workers", (HF, FACTORY), "num_workers num_proc preprocessing_num_workers "
+     "dataset_processes dataloader_num_workers dataset_num_proc", "processes of the data build"),
+    ("seed", (HF, TORCHTUNE), "random_seed data_seed seed_value manual_seed", ""),
+    ("name", (HF, AXOLOTL), "run_name wandb_run_name exp_name experiment_name wandb_name", ""),
+    # ── named elsewhere, not a setting here ──
+    ("", (HF, LITGPT, AXOLOTL, NANOGPT), "output_dir out_dir save_dir",
+     "the run folder is given on the command line: --out DIR"),
+    ("", (HF, AXOLOTL), "resume_from_checkpoint auto_resume_from_checkpoints init_from",
+     "resuming is asked for on the command line: --resume"),
+    ("", (HF, AXOLOTL), "logging_steps log_interval log_every_n_steps logging_strategy",
+     "every step is recorded"),
+    ("", (HF, NANOGPT), "report_to wandb_log use_wandb wandb_project logging_dir",
+     "records are written to the run folder"),
+    ("", (NANOGPT, AXOLOTL), "compile torch_compile", "there is nothing to set"),
+)  # fmt: skip
+
+_ELSEWHERE = _table()

@@ -1,0 +1,164 @@
+"""A Material → the key figures of a run, each with its meaning beside it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from wellfit.monitor.history import History, Series
+from wellfit.records import Evaluated
+from wellfit.report.gather import Material
+from wellfit.report.numbers import (
+    UNKNOWN,
+    byte_size,
+    count,
+    duration,
+    figure,
+    finite,
+    median,
+    share,
+)
+
+_PERPLEXITY_NOTE = "choices per token, as if equally likely"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFigure:
+    """One number of the page: a name, its text, and what it says."""
+
+    name: str
+    value: str
+    spread: str = ""
+    """`± one standard error`, empty where not known."""
+    note: str = ""
+
+
+def key_figures(material: Material) -> list[KeyFigure]:
+    """A material → held-out scores, size of the run, speed and memory, in reading order.
+
+    Scores are those of the test set where it was scored, else of the last validation. Speed and
+    MFU are medians over the recorded steps; time is the sum of the steps, so without evaluation
+    and saving.
+    """
+    history = material.history
+    return [*_scores(material), *_size(history), *_speed(history)]
+
+
+def last_evaluations(material: Material) -> list[Evaluated]:
+    """The last evaluation of every held-out set, the one that counts first.
+
+    That is the test set where it was scored, then the main set of the training, `validation`.
+    """
+    last = {evaluated.split: evaluated for evaluated in material.evaluations}
+    order = {"test": 0, "validation": 1}
+    return sorted(last.values(), key=lambda scores: (order.get(scores.split, 2), scores.split))
+
+
+def spread(error: float, decimals: int = 3) -> str:
+    """A standard error → `± …` to stand behind its value; empty where it is not a number.
+
+    >>> spread(0.0213), spread(float("nan"))
+    ('± 0.021', '')
+    """
+    return f"± {figure(error, decimals)}" if math.isfinite(error) else ""
+
+
+def _scores(material: Material) -> list[KeyFigure]:
+    history = material.history
+    scores = last_evaluations(material)
+    if not scores:
+        return _loss_alone(history)
+    last = scores[0]
+    series = history.validation_loss.get(last.split, Series())
+    return [
+        KeyFigure(
+            "Held-out loss",
+            figure(last.loss),
+            spread(last.loss_se),
+            _loss_note(last.split, last.step, series),
+        ),
+        KeyFigure(
+            "Bits per byte",
+            figure(last.bits_per_byte),
+            spread(last.bits_per_byte_se),
+            "bits to store a byte of unseen text; lower is better",
+        ),
+        KeyFigure("Perplexity", figure(last.perplexity, 1), note=_PERPLEXITY_NOTE),
+        KeyFigure(
+            "Accuracy",
+            share(last.accuracy, decimals=1),
+            f"± {share(last.accuracy_se, decimals=1)}" if math.isfinite(last.accuracy_se) else "",
+            "next tokens guessed right",
+        ),
+    ]
+
+
+def _loss_alone(history: History) -> list[KeyFigure]:
+    """What can be said where no evaluation was recorded, only losses or nothing."""
+    known = {name: series for name, series in history.validation_loss.items() if len(series)}
+    if not known:
+        nothing = "nothing was held out"
+        return [
+            KeyFigure("Held-out loss", UNKNOWN, note=nothing),
+            KeyFigure("Bits per byte", UNKNOWN, note=nothing),
+        ]
+    name = min(known, key=lambda name: (name != "validation", name))
+    loss, step = known[name].values[-1], known[name].steps[-1]
+    perplexity = math.inf if loss > 700 else math.exp(loss)
+    return [
+        KeyFigure("Held-out loss", figure(loss), note=_loss_note(name, step, known[name])),
+        KeyFigure("Bits per byte", UNKNOWN, note="only the loss was recorded"),
+        KeyFigure("Perplexity", figure(perplexity, 1), note=_PERPLEXITY_NOTE),
+    ]
+
+
+def _loss_note(name: str, step: int, series: Series) -> str:
+    return f"nats per token; {name}, step {step:,}{_best_note(series)}"
+
+
+def _best_note(series: Series) -> str:
+    """Where the best loss was, if it was not the last one."""
+    values = finite(series.values)
+    if len(values) < 2 or min(values) == series.values[-1]:
+        return ""
+    best = series.values.index(min(values))
+    return f"; best {figure(series.values[best])} at step {series.steps[best]:,}"
+
+
+def _size(history: History) -> list[KeyFigure]:
+    steps = history.train_loss.steps[-1] if len(history.train_loss) else None
+    planned = history.context.planned_steps
+    note = f"of {planned:,} planned" if planned else ""
+    if history.attempts > 1:
+        note += f"{'; ' if note else ''}{history.attempts} attempts"
+    tokens = finite(history.tokens.values)
+    seconds = finite(history.seconds.values)
+    epochs = finite(history.epoch.values)
+    return [
+        KeyFigure("Steps", count(steps), note=note),
+        KeyFigure(
+            "Tokens",
+            count(tokens[-1] if tokens else None),
+            note=f"{figure(epochs[-1], 2)} passes over the data" if epochs else "",
+        ),
+        KeyFigure(
+            "Training time",
+            duration(math.fsum(seconds) if seconds else None),
+            note="evaluation and saving excluded",
+        ),
+    ]
+
+
+def _speed(history: History) -> list[KeyFigure]:
+    memory = finite(history.memory_bytes.values)
+    return [
+        KeyFigure(
+            "Speed", count(median(history.tokens_per_second.values)), note="tokens per second"
+        ),
+        KeyFigure(
+            "MFU",
+            share(median(history.mfu.values)),
+            note="share of the measured matrix peak",
+        ),
+        KeyFigure("Peak memory", byte_size(max(memory) if memory else None)),
+    ]

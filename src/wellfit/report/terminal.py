@@ -1,0 +1,175 @@
+"""A diagnosis and its history → a page for the terminal, understood in ten seconds."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from wellfit.monitor.history import History, Series
+from wellfit.report.health import as_arguments
+from wellfit.report.html import readable
+from wellfit.report.numbers import figure, finite, number_of, share
+from wellfit.report.words import (
+    FIT_WORDS,
+    PROGRESS_WORDS,
+    changes_of,
+    finding_name,
+    headline,
+    not_assessed_lines,
+    ranked,
+    since_words,
+    verdict_of,
+    worst,
+)
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+SIGNS = {"healthy": "✓", "info": "·", "warning": "▲", "critical": "✗"}
+Painter = Callable[[str, str], str]
+"""(text, style) → the text, with colour where it is wanted."""
+_COLOURS = {
+    "healthy": "32",
+    "info": "36",
+    "warning": "33",
+    "critical": "31",
+    "soft": "2",
+    "bold": "1",
+}
+
+
+def diagnosis_text(
+    diagnosis: dict[str, Any], history: History, *, colour: bool = False, width: int = 80
+) -> str:
+    """The JSON of a diagnosis and its history → plain text of at most `width` columns.
+
+    With `colour`, ANSI colours are added; signs and words say the same without. Control
+    characters in texts from data are shown, never sent to the terminal.
+    """
+    width = max(40, width)
+    paint = _painter(colour)
+    state = worst(diagnosis)
+    lines = [f"{paint(readable(history.name), 'bold')}  {paint(history.format, 'soft')}", ""]
+    lines += _curves(history, width)
+    lines += _wrapped(headline(diagnosis, history), width, f"{SIGNS[state]} ", paint, state)
+    fit, progress = verdict_of(diagnosis)
+    words = (
+        f"{FIT_WORDS.get(fit, readable(fit))} · {PROGRESS_WORDS.get(progress, readable(progress))}"
+    )
+    lines += [f"  {paint(words, 'soft')}", ""]
+    findings = ranked(diagnosis)
+    for finding in findings:
+        lines += [*_finding(finding, width, paint), ""]
+    lines += _advice(findings, width, paint)
+    lines += _open_questions(diagnosis, width, paint)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def sparkline(
+    series: Series, columns: int, steps: tuple[int, int], values: tuple[float, float]
+) -> str:
+    """A series → one row of blocks: the median of each column, for a range of steps and values.
+
+    A column with a value that is not finite is a cross; a column without values is a dot.
+
+    >>> sparkline(Series((1, 2, 3, 5), (4.0, 3.0, float("nan"), 0.0)), 5, (1, 5), (0.0, 4.0))
+    '█▆×·▁'
+    """
+    first, last = steps
+    groups: list[list[float]] = [[] for _ in range(columns)]
+    for step, value in zip(series.steps, series.values, strict=True):
+        groups[round((step - first) * (columns - 1) / max(1, last - first))].append(value)
+    return "".join(_block(group, *values) for group in groups)
+
+
+def _block(group: list[float], low: float, high: float) -> str:
+    if not group:
+        return "·"
+    within = sorted(finite(group))
+    if len(within) < len(group):
+        return "×"
+    middle = within[len(within) // 2]
+    if low > 0:
+        # Losses fall fast and then slowly: ratios keep the later part of the curve visible.
+        low, high, middle = math.log(low), math.log(high), math.log(middle)
+    place = (middle - low) / (high - low) if high > low else 0.0
+    return BLOCKS[round(min(1.0, max(0.0, place)) * (len(BLOCKS) - 1))]
+
+
+def _curves(history: History, width: int) -> list[str]:
+    """Training and held-out loss as sparklines over the same range, first and last value behind."""
+    rows = [("training", history.train_loss)]
+    rows += sorted(history.validation_loss.items(), key=lambda item: item[0] != "validation")[:3]
+    rows = [(name, series) for name, series in rows if len(series)]
+    if not rows:
+        return []
+    everything = [value for _, series in rows for value in finite(series.values)]
+    low, high = (min(everything), max(everything)) if everything else (0.0, 1.0)
+    if high > 20 * abs(sorted(everything)[len(everything) // 2] if everything else 1.0):
+        # One runaway value would flatten all others: cut the picture, the figures stay true.
+        high = sorted(everything)[int(0.98 * (len(everything) - 1))]
+    steps = (
+        min(series.steps[0] for _, series in rows),
+        max(series.steps[-1] for _, series in rows),
+    )
+    columns = max(12, min(44, width - 36))
+    lines = []
+    for name, series in rows:
+        spark = sparkline(series, columns, steps, (low, high))
+        ends = f"{figure(series.values[0])} → {figure(series.values[-1])}"
+        lines.append(f"  {readable(name)[:11]:<11} {spark} {ends}")
+    return [*lines, f"  {'steps':<11} {steps[0]:<{columns - 8},}{steps[1]:>8,}", ""]
+
+
+def _finding(finding: dict[str, Any], width: int, paint: Painter) -> list[str]:
+    severity = str(finding.get("severity", "info"))
+    known = severity if severity in SIGNS else "info"
+    title = f"{finding_name(readable(str(finding.get('kind', 'finding'))))}{since_words(finding)}"
+    about = f" [{readable(severity)}, {readable(str(finding.get('certainty', 'unknown')))}]"
+    lines = _wrapped(title + about, width, f"{SIGNS[known]} ", paint, known)
+    evidence = finding.get("evidence")
+    for line in evidence if isinstance(evidence, (list, tuple)) else []:
+        lines += _wrapped(readable(str(line)), width, "  – ", paint, "")
+    causes = finding.get("causes")
+    for cause in (causes if isinstance(causes, (list, tuple)) else [])[:3]:
+        if isinstance(cause, dict):
+            likely = share(number_of(cause.get("likelihood")))
+            why = f"{readable(str(cause.get('why', '')))} ({readable(str(cause.get('id', '')))})"
+            lines += _wrapped(f"{likely}: {why}", width, "  ? ", paint, "soft")
+    return lines
+
+
+def _advice(findings: list[dict[str, Any]], width: int, paint: Painter) -> list[str]:
+    """The one thing to do: the change of the worst finding that has one."""
+    for finding in findings:
+        text, patch = changes_of(finding)
+        if text or patch:
+            lines = [paint("Do this next", "bold")]
+            lines += _wrapped(readable(text), width, "  ", paint, "") if text else []
+            if patch:
+                lines.append(f"  wellfit train RECIPE {readable(as_arguments(patch))}")
+            return [*lines, ""]
+    return []
+
+
+def _open_questions(diagnosis: dict[str, Any], width: int, paint: Painter) -> list[str]:
+    entries = not_assessed_lines(diagnosis)
+    lines = [paint("Not assessed", "bold")] if entries else []
+    for what, why in entries:
+        said = f"{readable(what)}: {readable(why)}" if why else readable(what)
+        lines += _wrapped(said, width, "  – ", paint, "soft")
+    return lines
+
+
+def _wrapped(text: str, width: int, start: str, paint: Painter, style: str) -> list[str]:
+    """A text → lines of at most `width` columns, the first behind `start`, the others below it."""
+    lines = textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * len(start))
+    return [paint(line, style) for line in lines]
+
+
+def _painter(colour: bool) -> Painter:
+    if not colour:
+        return lambda text, style: text
+    return lambda text, style: (
+        f"\x1b[{_COLOURS[style]}m{text}\x1b[0m" if style in _COLOURS else text
+    )

@@ -1,0 +1,203 @@
+"""A diagnosis → sentences that a newcomer understands; page and terminal say the same.
+
+A diagnosis is the JSON of `wellfit.diagnosis`: `verdict`, `summary`, `findings`, `not_assessed`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wellfit.monitor.history import History
+
+SEVERITIES = ("critical", "warning", "info")
+"""Worst first."""
+
+FINDING_NAMES = {
+    "non_finite": "The numbers broke (NaN or infinity)",
+    "divergence": "The loss runs away",
+    "gradient_explosion": "The gradients explode",
+    "lr_too_high": "The learning rate is too high",
+    "loss_spike": "The loss jumped",
+    "oscillation": "The loss swings to and fro",
+    "overfitting": "The model learns its training text by heart",
+    "generalisation_gap": "Held-out text stays much harder than training text",
+    "memorisation": "The model repeats text it has seen",
+    "underfitting": "The model has learned too little",
+    "undertrained": "Training ended too early",
+    "slow_convergence": "Learning is slow",
+    "plateau": "Learning has stopped",
+    "lr_too_low": "The learning rate is too low",
+    "vanishing_gradient": "The gradients vanish",
+    "zero_loss": "The loss fell to zero",
+    "schedule": "The learning rate takes an unusual path",
+    "no_validation": "Nothing was held out",
+    "too_few_points": "Too few points to judge",
+}
+
+FIT_WORDS = {
+    "well_fit": "Fits well",
+    "underfit": "Underfit",
+    "overfit": "Overfit",
+    "unclear": "Fit unclear",
+}
+PROGRESS_WORDS = {
+    "converged": "Converged",
+    "still_improving": "Still improving",
+    "stuck": "Stuck",
+    "unclear": "Progress unclear",
+}
+
+_ALARMS = {
+    "non_finite": "The training broke: its numbers stopped being finite{since}, and what was "
+    "learned after that is worthless.",
+    "divergence": "The training ran away: the loss rises instead of falling{since}.",
+    "gradient_explosion": "The training is unstable: its gradients explode{since}.",
+    "lr_too_high": "The steps are too large: the model keeps overshooting{since}.",
+    "loss_spike": "The loss jumped{since}; look at what happened there.",
+    "oscillation": "The loss swings to and fro instead of settling{since}.",
+    "overfitting": "The model learns its training text by heart: on text it has not seen it has "
+    "been getting worse{since}.",
+    "generalisation_gap": "The model does far better on its training text than on text it has "
+    "not seen.",
+    "plateau": "The model has stopped learning{since}, too early to be done.",
+    "lr_too_low": "The steps are too small: the model hardly moves{since}.",
+    "vanishing_gradient": "The model hardly learns: its gradients are close to zero{since}.",
+    "zero_loss": "The loss fell to zero, which real text does not allow: something is wrong "
+    "with the labels or the data.",
+}
+
+_VERDICTS = {
+    ("well_fit", "converged"): "The training went well: the model improved on text it has never "
+    "seen until it levelled off.",
+    ("well_fit", "still_improving"): "The training went well: the model has levelled off on text "
+    "it has never seen, while it still improves on its training text.",
+    ("well_fit", "stuck"): "The model does well on text it has never seen, and has stopped "
+    "improving.",
+    ("underfit", "converged"): "The model levelled off before it learned what the text has to "
+    "offer: it may be too small.",
+    ("underfit", "still_improving"): "The training is healthy so far but ended early: the model "
+    "was still improving on text it has never seen.",
+    ("underfit", "stuck"): "The model stopped learning before it learned much.",
+    ("overfit", "converged"): "The model learned its training text by heart: it is better there "
+    "than on text it has not seen.",
+    ("overfit", "still_improving"): "The model still improves on its training text, but no longer "
+    "on text it has not seen.",
+    ("overfit", "stuck"): "The model learned its training text by heart and has stopped improving.",
+    ("unclear", "converged"): "The loss has levelled off; what that is worth on unseen text cannot "
+    "be told from these records.",
+    ("unclear", "still_improving"): "The loss was still falling at the end; what that is worth on "
+    "unseen text cannot be told from these records.",
+    ("unclear", "stuck"): "The loss hardly moves, and these records do not tell why.",
+}
+
+
+def ranked(diagnosis: dict[str, Any]) -> list[dict[str, Any]]:
+    """The findings of a diagnosis, the worst first, in their own order within a severity."""
+    found = diagnosis.get("findings")
+    findings = [f for f in found if isinstance(f, dict)] if isinstance(found, list) else []
+    order = {severity: rank for rank, severity in enumerate(SEVERITIES)}
+    return sorted(findings, key=lambda f: order.get(str(f.get("severity")), len(order)))
+
+
+def worst(diagnosis: dict[str, Any]) -> str:
+    """The worst severity among the findings; `healthy` where none is a warning or worse.
+
+    >>> worst({"findings": [{"kind": "no_validation", "severity": "info"}]})
+    'healthy'
+    """
+    findings = ranked(diagnosis)
+    severity = str(findings[0].get("severity")) if findings else "info"
+    return severity if severity in ("critical", "warning") else "healthy"
+
+
+def headline(diagnosis: dict[str, Any] | None, history: History) -> str:
+    """A diagnosis → the one sentence to read first.
+
+    >>> from wellfit.monitor.history import Series
+    >>> headline({"findings": [{"kind": "non_finite", "severity": "critical", "since_step": 40}]},
+    ...          History("run", "run folder", train_loss=Series((1,), (4.2,))))
+    'The training broke: its numbers stopped being finite at step 40, and what was learned after \
+that is worthless.'
+    """
+    if not len(history.train_loss) and not history.validation_loss:
+        return "Nothing has been recorded yet: there is no loss to judge."
+    if diagnosis is None:
+        return "This run has not been diagnosed, so nothing is said about its health."
+    findings = ranked(diagnosis)
+    if findings and worst(diagnosis) != "healthy":
+        kind = str(findings[0].get("kind"))
+        since = since_words(findings[0])
+        if kind in _ALARMS:
+            return _ALARMS[kind].format(since=since)
+        return f"{finding_name(kind)}{since}."
+    fit, progress = verdict_of(diagnosis)
+    return _VERDICTS.get(
+        (fit, progress), "No fault was found, but these records are too thin for a verdict."
+    )
+
+
+def since_words(finding: dict[str, Any]) -> str:
+    """` at step N` or ` since step N`, with the blank before; empty where the step is not known.
+
+    >>> since_words({"kind": "plateau", "since_step": 1200}), since_words({"kind": "plateau"})
+    (' since step 1,200', '')
+    """
+    step = finding.get("since_step")
+    if not isinstance(step, int):
+        return ""
+    moment = finding.get("kind") in ("non_finite", "loss_spike", "zero_loss")
+    return f" {'at' if moment else 'since'} step {step:,}"
+
+
+def finding_name(kind: str) -> str:
+    """The kind of a finding → its title in words.
+
+    >>> finding_name("loss_spike"), finding_name("dead_neurons")
+    ('The loss jumped', 'Dead neurons')
+    """
+    return FINDING_NAMES.get(kind, kind.replace("_", " ").capitalize())
+
+
+def verdict_of(diagnosis: dict[str, Any]) -> tuple[str, str]:
+    """The verdict → its fit and its progress; `unclear` where it is missing."""
+    verdict = diagnosis.get("verdict")
+    if not isinstance(verdict, dict):
+        return "unclear", "unclear"
+    return str(verdict.get("fit", "unclear")), str(verdict.get("progress", "unclear"))
+
+
+def changes_of(finding: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A finding → the sentence of its change and the recipe patch; both may be empty."""
+    change = finding.get("change")
+    if not isinstance(change, dict):
+        return "", {}
+    patch = change.get("patch")
+    return str(change.get("text") or ""), patch if isinstance(patch, dict) else {}
+
+
+def not_assessed_lines(diagnosis: dict[str, Any]) -> list[tuple[str, str]]:
+    """What could not be assessed → (what, why and what would decide it) for each."""
+    lines = []
+    for entry in diagnosis.get("not_assessed") or []:
+        if isinstance(entry, dict):
+            what = str(entry.get("what", "")).replace("_", " ")
+            what = what[:1].upper() + what[1:]
+            needs = entry.get("needs")
+            if isinstance(needs, (list, tuple)):
+                needs = ", ".join(str(need) for need in needs)
+            why = str(entry.get("why") or "").strip()
+            lines.append((what, f"{why} It would need: {needs}" if needs else why))
+        else:
+            lines.append((str(entry), ""))
+    return lines
+
+
+def status_words(history: History) -> tuple[str, str]:
+    """The state of a run → (`plain`, `warning`, `critical` or `info`; a word for it)."""
+    return {
+        "finished": ("plain", "Finished"),
+        "running": ("info", "Running"),
+        "stopped": ("warning", "Stopped early"),
+        "failed": ("critical", "Failed"),
+        "crashed": ("critical", "Crashed"),
+    }.get(history.status, ("info", "State unknown"))

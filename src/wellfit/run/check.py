@@ -1,0 +1,87 @@
+"""Would this recipe train? Validate it, build its corpus, take two steps in a scratch folder."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+
+from wellfit.recipe.schema import Budget
+from wellfit.records import Event, Step
+from wellfit.run.load import load
+from wellfit.run.setting import corpus_folder
+from wellfit.run.show import Show, corpus_lines
+
+STEPS = 2
+
+
+def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
+    """A recipe file → lines that say what it would train and how the first steps went.
+
+    The corpus is built where the recipe says and stays; the steps leave nothing behind. Raises
+    RecipeError, DataError or RunError where the recipe cannot run.
+    """
+    recipe = load(path, changes)
+
+    from wellfit.data.batches import Batches
+    from wellfit.data.build import build_corpus
+    from wellfit.model.init import initialise
+    from wellfit.model.transformer import Transformer
+    from wellfit.recipe.shapes import flops_per_token, parameter_count
+    from wellfit.training.loop import train
+
+    corpus = build_corpus(
+        recipe.data, name=recipe.name, folder=corpus_folder(recipe), progress=show.stage
+    )
+    rows = recipe.train.batch_tokens // recipe.model.context
+    batches = Batches(corpus, recipe.model.context, rows, recipe.seed)
+    model = Transformer(recipe.model, corpus.vocabulary_size)
+    initialise(model, recipe.seed)
+    section = recipe.train.model_copy(update={"budget": Budget(steps=STEPS)})
+    with tempfile.TemporaryDirectory() as scratch:
+        records = list(
+            train(
+                section,
+                model,
+                batches,
+                folder=Path(scratch),
+                seed=recipe.seed,
+                evaluate_every=STEPS,
+                sample_every=STEPS,
+            )
+        )
+    started = next(r for r in records if isinstance(r, Event) and r.kind == "started")
+    steps = [record for record in records if isinstance(record, Step)]
+    uniform = math.log(corpus.vocabulary_size)
+    count = parameter_count(recipe.model, corpus.vocabulary_size)
+    flops = flops_per_token(recipe.model, corpus.vocabulary_size)
+    lines = [
+        corpus_lines(corpus),
+        f"Model {recipe.model.size}: {count:,} parameters, {flops / 1e6:,.1f} MFLOP a token",
+        f"Step: {rows} rows of {recipe.model.context} tokens in micro-batches of "
+        f"{recipe.train.micro_batch}; {batches.rows_per_epoch / rows:,.1f} steps an epoch",
+        f"Device: {started.data['device']}, {started.data['precision']} "
+        f"({started.data['precision_reason']})",
+        f"First loss {steps[0].loss:.3f} nats a token; guessing blindly among "
+        f"{corpus.vocabulary_size:,} tokens costs {uniform:.3f}",
+        f"Second step: {steps[-1].seconds:.2f} s, loss {steps[-1].loss:.3f}, "
+        f"gradient norm {steps[-1].grad_norm:.3g}",
+    ]
+    budget = recipe.train.budget
+    if budget.steps:
+        lines.append(
+            f"{budget.steps:,} steps at that speed: {_span(budget.steps * steps[-1].seconds)}"
+        )
+    lines.append("The recipe runs.")
+    return "\n".join(lines)
+
+
+def _span(seconds: float) -> str:
+    """Seconds → words.
+
+    >>> _span(90), _span(7200)
+    ('1.5 minutes', '2.0 hours')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.1f} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"

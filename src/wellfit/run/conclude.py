@@ -1,0 +1,81 @@
+"""The end of a run: the test split scored once, the diagnosis, the page, and what to hand back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from wellfit.data.batches import Rows
+from wellfit.data.corpus import Corpus
+from wellfit.diagnosis import Diagnosis, diagnose
+from wellfit.evaluation.loss import evaluate
+from wellfit.model.protocol import LanguageModel
+from wellfit.monitor.folder import RunFolder, read_history, replace_file
+from wellfit.monitor.history import History
+from wellfit.recipe.schema import Recipe
+from wellfit.records import Evaluated
+from wellfit.report.page import write_report
+from wellfit.run.show import Show
+from wellfit.training.threads import threads
+
+# As a shell reports a program that ended by these signals: 128 + number.
+STOP_STATUS = {"Ctrl-C": 130, "SIGTERM": 143}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run left behind."""
+
+    folder: Path
+    corpus: Corpus
+    history: History
+    diagnosis: Diagnosis
+    test: Evaluated | None
+    """Scores on the whole test split; None where none is held out, or the run did not finish."""
+    report: Path
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run ended before its budget."""
+        return self.history.status != "finished"
+
+    @property
+    def exit_status(self) -> int:
+        """For a shell: 0 finished, 130 or 143 stopped by a signal, 1 otherwise."""
+        if not self.stopped:
+            return 0
+        last = next((e.text for e in reversed(self.history.events) if e.kind == "stopped"), "")
+        return next((code for word, code in STOP_STATUS.items() if last.startswith(word)), 1)
+
+
+def conclude(
+    recipe: Recipe, model: LanguageModel, corpus: Corpus, run_folder: RunFolder, show: Show
+) -> Outcome:
+    """A training that has ended → its test scores, findings and page, all in the run folder.
+
+    The test split takes no part in any decision, so it is scored once, and only for a training
+    that reached its budget.
+    """
+    history = read_history(run_folder.path)
+    test = None
+    last = history.train_loss.steps[-1] if len(history.train_loss) else 0
+    if history.status == "finished" and "test" in corpus.splits:
+        show.stage("scoring the test split", 0, 1)
+        with threads(recipe.train.threads):
+            test = evaluate(
+                model,
+                Rows(corpus, "test", recipe.model.context),
+                corpus.documents("test"),
+                step=last,
+                split="test",
+                micro_batch=recipe.train.micro_batch,
+            )
+        run_folder.write(test)
+        show.stage("scoring the test split", 1, 1)
+        history = read_history(run_folder.path)
+    diagnosis = diagnose(history)
+    text = json.dumps(diagnosis.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+    replace_file(run_folder.path / "findings.json", text + "\n")
+    report = write_report(run_folder.path)
+    return Outcome(run_folder.path, corpus, history, diagnosis, test, report)

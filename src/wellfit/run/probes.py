@@ -1,0 +1,76 @@
+"""What the loop calls inside a step: held-out scores and samples. It knows neither of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from wellfit.data.batches import Rows
+from wellfit.data.corpus import Corpus
+from wellfit.errors import RunError
+from wellfit.evaluation.loss import evaluate
+from wellfit.generation.generate import generate, next_logits
+from wellfit.generation.text import stream_text
+from wellfit.model.protocol import LanguageModel
+from wellfit.recipe.schema import Recipe
+from wellfit.records import Event, Record, Sampled
+
+BEST = 5
+
+
+def evaluator(
+    model: LanguageModel, corpus: Corpus, recipe: Recipe
+) -> Callable[[int], Iterator[Record]] | None:
+    """A probe that scores the validation split; None where the recipe holds nothing out for it."""
+    if "validation" not in corpus.splits:
+        return None
+    rows = Rows(corpus, "validation", recipe.model.context)
+    documents = corpus.documents("validation")
+
+    def probe(step: int) -> Iterator[Record]:
+        yield evaluate(
+            model,
+            rows,
+            documents,
+            step=step,
+            split="validation",
+            micro_batch=recipe.train.micro_batch,
+            tokens=recipe.evaluate.tokens,
+        )
+
+    return probe
+
+
+def sampler(
+    model: LanguageModel, corpus: Corpus, recipe: Recipe
+) -> Callable[[int], Iterator[Record]]:
+    """A probe that continues the recipe's prompts and gives the likeliest next tokens of each."""
+    tokenizer = corpus.tokenizer()
+    spellings = tokenizer.token_bytes()
+
+    def spelled(token: int) -> str:
+        if token == tokenizer.separator:
+            return tokenizer.separator_text
+        return spellings[token].decode(errors="replace")
+
+    def sampled(step: int, prompt: str) -> Sampled:
+        ids = [tokenizer.separator, *tokenizer.encode(prompt)]
+        probable = next_logits(model, ids).softmax(-1).topk(min(BEST, len(spellings)))
+        new = generate(model, ids, recipe.monitor.sampling, stop_ids=(tokenizer.separator,))
+        text = "".join(stream_text(new, tokenizer.decode, ids))
+        guesses = zip(*probable, strict=True)
+        return Sampled(
+            step,
+            prompt,
+            text,
+            tuple((spelled(int(token)), float(share)) for share, token in guesses),
+        )
+
+    def probe(step: int) -> Iterator[Record]:
+        for prompt in recipe.monitor.prompts:
+            try:
+                yield sampled(step, prompt)
+            except RunError as error:
+                # Logits that are not finite cannot be drawn from; the training itself goes on.
+                yield Event(step, "no_sample", str(error), {"prompt": prompt})
+
+    return probe

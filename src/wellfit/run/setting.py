@@ -1,0 +1,48 @@
+"""Where a run happens: its corpus, its machine, and what the listener must be told to measure."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from wellfit.data.corpus import Corpus
+from wellfit.monitor.environment import environment
+from wellfit.monitor.folder import RunFolder, replace_file
+from wellfit.monitor.hardware import matrix_peak
+from wellfit.monitor.listen import Measures
+from wellfit.recipe.schema import Recipe
+from wellfit.recipe.shapes import flops_per_token, parameter_count
+from wellfit.training.precision import choose
+
+
+def corpus_folder(recipe: Recipe) -> Path:
+    """Where the recipe's corpus lies: `data.folder`, or `corpora/NAME` in the current folder."""
+    return Path(recipe.data.folder) if recipe.data.folder else Path("corpora") / recipe.name
+
+
+def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
+    """Write `environment.json` and `corpus.json`; measure the machine's matrix peak.
+
+    `corpus.json` names the corpus relative to the run folder, so both can be moved together.
+    """
+    where, how = choose(recipe.train.device, recipe.train.precision)
+    arithmetic = "bf16" if how.name == "bf16" else "fp32"
+    peak = matrix_peak(arithmetic, where.name, recipe.train.threads)
+    run_folder.write_environment(
+        {
+            **environment(),
+            "device": {"name": where.name, "why": where.why},
+            "precision": {"name": how.name, "why": how.why},
+            "matrix_peak_flops": peak,
+            "parameters": parameter_count(recipe.model, corpus.vocabulary_size),
+        }
+    )
+    pointer = {
+        "folder": os.path.relpath(corpus.folder, run_folder.path),
+        "digest": corpus.digest,
+        "vocabulary_size": corpus.vocabulary_size,
+    }
+    replace_file(run_folder.path / "corpus.json", json.dumps(pointer, indent=2) + "\n")
+    flops = flops_per_token(recipe.model, corpus.vocabulary_size)
+    return Measures(device=where.name, flops_per_token=float(flops), matrix_peak=peak)

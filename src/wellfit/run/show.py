@@ -1,0 +1,192 @@
+"""What a person at a terminal sees of a run, and the closing lines of each command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from wellfit.monitor.progress import Progress, Stages, printable
+from wellfit.records import Evaluated, Event, Record
+
+if TYPE_CHECKING:
+    from wellfit.data.corpus import Corpus
+    from wellfit.data.locate import Place
+    from wellfit.run.conclude import Outcome
+    from wellfit.run.reference import Compressed
+
+
+class Show(Protocol):
+    """Whoever wants to see a run as it goes."""
+
+    def stage(self, stage: str, done: int, total: int | None) -> None:
+        """`done` of `total` parts of a stage outside the training loop are finished."""
+
+    def record(self, record: Record) -> None:
+        """One record of the training."""
+
+    def line(self, text: str) -> None:
+        """Some lines for a person."""
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def stage(self, stage: str, done: int, total: int | None) -> None:
+        """Nothing."""
+
+    def record(self, record: Record) -> None:
+        """Nothing."""
+
+    def line(self, text: str) -> None:
+        """Nothing."""
+
+
+class Terminal:
+    """Bars and lines on standard error, results on standard output."""
+
+    def __init__(self) -> None:
+        self._stages: Stages | None = None
+        self._progress: Progress | None = None
+
+    def stage(self, stage: str, done: int, total: int | None) -> None:
+        """A bar for each stage; the bars of training end before one begins."""
+        self._end_training()
+        if self._stages is None:
+            self._stages = Stages()
+        self._stages(stage, done, total)
+
+    def record(self, record: Record) -> None:
+        """The bar of training, and a line for what is not a step."""
+        if self._stages is not None:
+            self._stages.close()
+            self._stages = None
+        if self._progress is None:
+            self._progress = Progress()
+        self._progress.show(record)
+        if isinstance(record, Event) and record.kind in ("finished", "stopped", "failed"):
+            self._end_training()
+
+    def line(self, text: str) -> None:
+        """Print, after all bars have ended."""
+        self._end_training()
+        if self._stages is not None:
+            self._stages.close()
+            self._stages = None
+        sys.stdout.write(text + "\n")
+
+    def _end_training(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
+
+
+def evaluation_lines(scores: Evaluated) -> str:
+    """Held-out scores → lines for a person."""
+    lines = [
+        f"{scores.split} split at step {scores.step}: {scores.documents:,} documents, "
+        f"{scores.bytes:,} bytes, {scores.tokens:,} tokens",
+        f"  bits per byte  {scores.bits_per_byte:.4f} ± {scores.bits_per_byte_se:.4f}",
+        f"  loss           {scores.loss:.4f} ± {scores.loss_se:.4f} nats per token",
+        f"  perplexity     {scores.perplexity:.2f}",
+        f"  accuracy       {scores.accuracy:.2%} ± {scores.accuracy_se:.2%}",
+    ]
+    if len(scores.by_domain) > 1:
+        lines += [
+            f"  {printable(domain):<14} {scored['bits_per_byte']:.4f} bits per byte, "
+            f"{scored['bytes']:,.0f} bytes"
+            for domain, scored in scores.by_domain.items()
+        ]
+    return "\n".join(lines)
+
+
+def closing_lines(outcome: Outcome) -> str:
+    """A run that has ended → where everything is and what came of it."""
+    diagnosis = outcome.diagnosis.to_json()
+    steps = outcome.history.train_loss.steps
+    lines = [""]
+    if outcome.test is not None:
+        lines += [evaluation_lines(outcome.test), ""]
+    if outcome.stopped:
+        lines += [f"The run {outcome.history.status} at step {steps[-1] if steps else 0}.", ""]
+    samples = outcome.history.samples
+    if samples:
+        latest = [sample for sample in samples if sample.step == samples[-1].step]
+        longest = max(latest, key=lambda sample: len(sample.text))
+        lines.append(f"Sample at step {longest.step}:")
+        text = longest.prompt + longest.text
+        lines += ["  │ " + printable(line) for line in text.splitlines()[:12]]
+        lines.append("")
+    verdict = diagnosis["verdict"]
+    lines.append(f"Verdict: {verdict['fit']}, {verdict['progress']}.")
+    alarms = [f for f in diagnosis["findings"] if f["severity"] != "info"]
+    for finding in diagnosis["findings"]:
+        change = (finding.get("change") or {}).get("text", "")
+        lines.append(
+            f"  {finding['severity']}: {finding['kind']}" + (f". {change}" if change else "")
+        )
+    if not alarms:
+        lines.append("  No rule found a fault.")
+    lines += [
+        "",
+        f"Report  {outcome.report}",
+        f"Run     {outcome.folder}",
+        f"Corpus  {outcome.corpus.folder}",
+    ]
+    return "\n".join(lines)
+
+
+def reference_lines(test: Evaluated, compressed: Compressed) -> str:
+    """The test scores and what xz needs for the same text → one comparison in words."""
+    return (
+        f"On the same held-out text, xz -9 needs {compressed.one_by_one:.3f} bits per byte file "
+        f"by file, xz -9e {compressed.together:.3f} on all of it at once;\n"
+        f"this model needs {test.bits_per_byte:.3f}."
+    )
+
+
+def next_lines(folder: Path) -> str:
+    """What to try next with a run."""
+    return "\n".join(
+        [
+            "Next:",
+            f'  wellfit generate {folder} --prompt "def main("',
+            f"  wellfit diagnose {folder}",
+            f"  wellfit data locate {folder} train-00000:1000",
+            "  wellfit init YOUR_TEXT    # a recipe for your own documents",
+        ]
+    )
+
+
+def corpus_lines(corpus: Corpus) -> str:
+    """A corpus → its splits, and where it lies."""
+    lines = [f"Corpus {corpus.folder}: vocabulary {corpus.vocabulary_size:,}"]
+    for split in corpus.splits:
+        table = corpus.documents(split)
+        size, tokens = int(table.bytes.sum()), int(table.tokens.sum())
+        lines.append(
+            f"  {split:<11} {len(table):>9,} documents {size:>14,} bytes {tokens:>13,} tokens "
+            f"({size / max(tokens, 1):.2f} bytes a token)"
+        )
+    rejected = corpus.folder / "rejected.jsonl"
+    count = sum(1 for _ in rejected.open()) if rejected.exists() else 0
+    lines.append(f"  {count:,} records could not be read" + (f": see {rejected}" if count else ""))
+    return "\n".join(lines)
+
+
+def place_lines(place: Place) -> str:
+    """Where a token comes from → lines for a person."""
+    where = place.path
+    if place.line is not None:
+        where += f":{place.line}"
+    if place.row is not None:
+        where += f", row {place.row}"
+    lines = [where]
+    if place.start_byte is not None:
+        kind = "" if place.exact else " (cleaning or the tokenizer leaves no exact bytes here)"
+        lines.append(f"  bytes {place.start_byte}–{place.end_byte}{kind}")
+    lines.append(f"  token {place.token} {place.text.decode(errors='replace')!r}")
+    marked = f"{place.before}⟦{place.clean_text}⟧{place.after}"
+    lines += ["  │ " + printable(line) for line in marked.splitlines()]
+    lines.append(f"  document {place.document} of {place.source}")
+    return "\n".join(lines)

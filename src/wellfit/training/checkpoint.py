@@ -1,0 +1,270 @@
+"""A training's state in, a checkpoint folder out; and back, bit for bit.
+
+    checkpoints/step-000100/
+      model.safetensors      the weights, as they are trained (float32)
+      optimizer.safetensors  `<parameter>/<moment>` → tensor
+      state.json             where the training stands, digests of the other two and its own
+
+A folder under its final name is complete: it is written under another name, every file and folder
+is synced, and then it is renamed. Nothing is pickled, so a checkpoint cannot run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wellfit.errors import CheckpointError
+from wellfit.records import Saved
+from wellfit.training.tensors import sha256, write_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+FORMAT_VERSION = 1
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a training stands after `step`; everything beside the tensors that the rest needs."""
+
+    step: int
+    planned_steps: int
+    tokens: int
+    """Supervised tokens since the beginning."""
+    seed: int
+    probed: bool
+    """False while this step's evaluation or sample, though due, is still to be made."""
+    non_finite_in_a_row: int
+    """Steps just before and including this one whose update was not applied."""
+    settings: dict[str, Any]
+    """The recipe's `train` section."""
+    build: dict[str, Any]
+    """What the bits depend on beside it: torch, device, arithmetic, threads."""
+
+
+def save(
+    folder: Path,
+    state: State,
+    weights: Mapping[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
+    *,
+    keep: int,
+) -> Saved:
+    """The folder of checkpoints and a training's state in; the record of the new checkpoint out.
+
+    `Saved.path` begins at the run folder (`checkpoints/step-000100`). Afterwards the newest `keep`
+    checkpoints stand. Raises CheckpointError where it cannot be written; earlier checkpoints are
+    then untouched and nothing half-written is left.
+    """
+    started = time.perf_counter()
+    target = folder / _name(state.step)
+    partial = folder / f"{target.name}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        files = {
+            MODEL: write_tensors(partial / MODEL, weights),
+            OPTIMIZER: write_tensors(partial / OPTIMIZER, moments),
+        }
+        content = {
+            "format_version": FORMAT_VERSION,
+            **asdict(state),
+            "files": {name: asdict(written) for name, written in files.items()},
+        }
+        write_json(partial / STATE, {**content, "sha256": _own_digest(content)})
+        _sync_folder(partial)
+        partial.rename(target)
+        _sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise _cannot_write(error, folder, state.step) from error
+    for old in _all(folder)[:-keep]:
+        _remove(old)
+    return Saved(
+        step=state.step,
+        path=f"{folder.name}/{target.name}",
+        sha256=files[MODEL].sha256,
+        bytes=sum(file.stat().st_size for file in target.iterdir()),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def exists(folder: Path, step: int) -> bool:
+    """The folder of checkpoints and a step in; whether its checkpoint stands there."""
+    return (folder / _name(step)).is_dir()
+
+
+def latest(folder: Path) -> Path | None:
+    """The folder of checkpoints in; the newest complete one out, or None where there is none."""
+    return next(reversed(_all(folder)), None)
+
+
+def clean(folder: Path) -> None:
+    """The folder of checkpoints in; removes what a killed process left unfinished there."""
+    for partial in folder.glob("step-*.partial"):
+        shutil.rmtree(partial)
+
+
+def verify(path: Path) -> State:
+    """A checkpoint in; its state out, once every digest is found right.
+
+    Raises CheckpointError that names the damaged file, what was expected and found, and the
+    checkpoint before it.
+    """
+    content = _read_state(path)
+    for name, written in content["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise _damaged(path, name, "the file is missing")
+        if file.stat().st_size != written["bytes"]:
+            raise _damaged(
+                path, name, f"{written['bytes']} bytes expected, {file.stat().st_size} found"
+            )
+        found = sha256(file)
+        if found != written["sha256"]:
+            raise _damaged(path, name, f"SHA-256 {written['sha256']} expected, {found} found")
+    return State(**{field.name: content[field.name] for field in fields(State)})
+
+
+def load(
+    path: Path, weights: Mapping[str, torch.Size], moments: Mapping[str, str]
+) -> tuple[State, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A checkpoint, the shapes of the model's weights and the optimizer's `{moment: parameter}` in.
+
+    State, weights and moments out, on the CPU. Raises CheckpointError where it is damaged or
+    belongs to another model or optimizer, with the names that differ.
+    """
+    from safetensors.torch import load_file
+
+    state = verify(path)
+    model, optimizer = load_file(path / MODEL), load_file(path / OPTIMIZER)
+    way_out = "Resume with the recipe it was trained with, or train into a new folder."
+    wrong = _differences({name: tensor.shape for name, tensor in model.items()}, weights)
+    if wrong:
+        raise CheckpointError(
+            f"the recipe's model differs from the checkpoint's: {wrong}",
+            where=str(path / MODEL),
+            way_out=way_out,
+        )
+    # Moments are made by the first update: before it, a file without any is the right one.
+    wrong = ", ".join(sorted(optimizer.keys() ^ moments.keys())[:3]) if optimizer else ""
+    if wrong:
+        raise CheckpointError(
+            f"the recipe's optimizer differs from the checkpoint's, at {wrong}",
+            where=str(path / OPTIMIZER),
+            way_out=way_out,
+        )
+    return state, model, optimizer
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A path and a mapping in; the file, indented and synced to disk."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((path / STATE).read_text(encoding="utf-8"))
+        version = content["format_version"]
+    except FileNotFoundError as error:
+        raise _damaged(path, STATE, "the file is missing") from error
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise _damaged(path, STATE, "it is not the JSON that was written") from error
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"format_version {version!r} is unknown; this wellfit reads {FORMAT_VERSION}",
+            where=str(path / STATE),
+            way_out="Use the wellfit version that wrote it.",
+        )
+    expected = content.pop("sha256", None)
+    found = _own_digest(content)
+    if expected != found:
+        raise _damaged(path, STATE, f"SHA-256 {expected} expected, {found} found")
+    result: dict[str, Any] = content
+    return result
+
+
+def _own_digest(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _damaged(path: Path, name: str, how: str) -> CheckpointError:
+    older = [other for other in _all(path.parent) if _step(other) < _step(path)]
+    way_out = (
+        f"Remove the folder {path.name} and resume: training goes on from {older[-1].name}."
+        if older
+        else f"No older checkpoint is left: remove the folder {path.name} and resume; "
+        "training begins anew."
+    )
+    return CheckpointError(f"damaged: {how}", where=str(path / name), way_out=way_out)
+
+
+def _cannot_write(error: OSError, folder: Path, step: int) -> CheckpointError:
+    newest = latest(folder)
+    kept = f"{newest.name} is untouched" if newest else "no earlier one exists"
+    return CheckpointError(
+        f"the checkpoint of step {step} cannot be written ({error.strerror}); {kept}",
+        where=str(folder),
+        way_out="Make room or mend the folder, then resume.",
+    )
+
+
+def _differences(found: Mapping[str, torch.Size], wanted: Mapping[str, torch.Size]) -> str:
+    lines = [
+        f"{name} is {_shape(found.get(name))} in the checkpoint, {_shape(wanted.get(name))} here"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    more = f"; and {len(lines) - 3} more" if len(lines) > 3 else ""
+    return "; ".join(lines[:3]) + more
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "absent" if shape is None else f"{list(shape)}"
+
+
+def _all(folder: Path) -> list[Path]:
+    complete = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(complete, key=_step)
+
+
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _remove(path: Path) -> None:
+    # Renamed first, so that a kill in between leaves no folder that looks complete.
+    going = path.with_name(f"{path.name}.partial")
+    with suppress(OSError):
+        path.rename(going)
+        shutil.rmtree(going)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

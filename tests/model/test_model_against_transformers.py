@@ -1,0 +1,190 @@
+"""Logits equal those of `transformers` with the same random weights (float32, ≤ 1e-4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+transformers = pytest.importorskip("transformers")
+
+BLOCK = {
+    "attention_norm.weight": "input_layernorm.weight",
+    "attention.query.weight": "self_attn.q_proj.weight",
+    "attention.key.weight": "self_attn.k_proj.weight",
+    "attention.value.weight": "self_attn.v_proj.weight",
+    "attention.output.weight": "self_attn.o_proj.weight",
+    "attention.query_norm.weight": "self_attn.q_norm.weight",
+    "attention.key_norm.weight": "self_attn.k_norm.weight",
+    "feedforward_norm.weight": "post_attention_layernorm.weight",
+    "feedforward.gate.weight": "mlp.gate_proj.weight",
+    "feedforward.up.weight": "mlp.up_proj.weight",
+    "feedforward.down.weight": "mlp.down_proj.weight",
+}
+OUTSIDE = {
+    "embedding.weight": "model.embed_tokens.weight",
+    "final_norm.weight": "model.norm.weight",
+    "head.weight": "lm_head.weight",
+}
+
+
+def as_llama(name: str) -> str:
+    if name in OUTSIDE:
+        return OUTSIDE[name]
+    _, layer, rest = name.split(".", 2)
+    return f"model.layers.{layer}.{BLOCK[rest]}"
+
+
+def llama_weights(model: Any) -> dict[str, Tensor]:
+    weights = {as_llama(name): weight.detach() for name, weight in model.named_parameters()}
+    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+    return weights
+
+
+def llama_config(kind: Any, section: Any, vocabulary_size: int) -> Any:
+    return kind(
+        vocab_size=vocabulary_size,
+        hidden_size=section.width,
+        intermediate_size=section.hidden,
+        num_hidden_layers=section.layers,
+        num_attention_heads=section.heads,
+        num_key_value_heads=section.kv_heads,
+        head_dim=section.width // section.heads,
+        max_position_embeddings=section.context,
+        rms_norm_eps=section.norm_epsilon,
+        rope_theta=section.rope_base,
+        rope_parameters={"rope_type": "default", "rope_theta": section.rope_base},
+        tie_word_embeddings=section.tie_embeddings,
+        attn_implementation="eager",
+    )
+
+
+def difference(model: Any, reference: Any, context: int) -> float:
+    """Largest distance of logits and of losses; also that both are far from constant."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(0, model.vocabulary_size, (3, context), generator=generator)
+    with torch.no_grad():
+        expected = reference.eval()(tokens).logits
+        hidden = model.hidden(tokens)
+        actual = model.logits(hidden)
+        labels = tokens.roll(-1, 1)
+        losses = model.token_loss(hidden, labels)
+    assert expected.std() > 0.3
+    wanted = torch.nn.functional.cross_entropy(expected.transpose(1, 2), labels, reduction="none")
+    return max(float((actual - expected).abs().max()), float((losses - wanted).abs().max()))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("tied", [False, True])
+def test_llama(make_section: Any, make_model: Any, kv_heads: int, tied: bool) -> None:
+    """Breaks when `rotate` pairs neighbouring features, or queries meet the wrong key head."""
+    section = make_section(kv_heads=kv_heads, tie_embeddings=tied, qk_norm=False, rope_base=500.0)
+    model = make_model(section)
+    config = llama_config(transformers.LlamaConfig, section, model.vocabulary_size)
+    reference = transformers.LlamaForCausalLM(config)
+    reference.load_state_dict(llama_weights(model))
+    assert difference(model, reference, section.context) <= 1e-4
+
+
+def test_qwen3_has_the_same_query_and_key_norms(make_section: Any, make_model: Any) -> None:
+    """Breaks when the norms come after the rotation (their weights then meet turned features)."""
+    section = make_section(qk_norm=True)
+    model = make_model(section)
+    config = llama_config(transformers.Qwen3Config, section, model.vocabulary_size)
+    reference = transformers.Qwen3ForCausalLM(config)
+    reference.load_state_dict(llama_weights(model))
+    assert difference(model, reference, section.context) <= 1e-4
+
+
+@pytest.mark.parametrize(("activation", "name"), [("gelu_tanh", "gelu_new"), ("gelu", "gelu")])
+@pytest.mark.parametrize("tied", [False, True])
+def test_gpt2(make_section: Any, make_model: Any, activation: str, name: str, tied: bool) -> None:
+    """Breaks when a bias is left out, the two GELUs are swapped or positions are not added."""
+    section = make_section(
+        kv_heads=4,
+        qk_norm=False,
+        norm="layernorm",
+        activation=activation,
+        position="learned",
+        bias=True,
+        tie_embeddings=tied,
+    )
+    model = make_model(section)
+    config = transformers.GPT2Config(
+        vocab_size=model.vocabulary_size,
+        n_positions=section.context,
+        n_embd=section.width,
+        n_layer=section.layers,
+        n_head=section.heads,
+        n_inner=section.hidden,
+        activation_function=name,
+        layer_norm_epsilon=section.norm_epsilon,
+        tie_word_embeddings=tied,
+        attn_implementation="eager",
+    )
+    reference = transformers.GPT2LMHeadModel(config)
+    reference.load_state_dict(gpt2_weights(model))
+    assert difference(model, reference, section.context) <= 1e-4
+
+
+def turned(weight: Tensor) -> Tensor:
+    return weight.T if weight.ndim == 2 else weight
+
+
+def gpt2_weights(model: Any) -> dict[str, Tensor]:
+    """GPT-2 stores matrices as [in, out], and queries, keys and values in one."""
+    ours = {name: weight.detach() for name, weight in model.named_parameters()}
+    weights = {
+        "transformer.wte.weight": ours["embedding.weight"],
+        "transformer.wpe.weight": ours["positions.weight"],
+        "transformer.ln_f.weight": ours["final_norm.weight"],
+        "transformer.ln_f.bias": ours["final_norm.bias"],
+        "lm_head.weight": ours.get("head.weight", ours["embedding.weight"]),
+    }
+    for layer in range(len(model.blocks)):
+        old, new = f"blocks.{layer}.", f"transformer.h.{layer}."
+        for kind in ("weight", "bias"):
+            parts = [ours[f"{old}attention.{part}.{kind}"] for part in ("query", "key", "value")]
+            block = {
+                "ln_1": ours[f"{old}attention_norm.{kind}"],
+                "ln_2": ours[f"{old}feedforward_norm.{kind}"],
+                "attn.c_attn": turned(torch.cat(parts)),
+                "attn.c_proj": turned(ours[f"{old}attention.output.{kind}"]),
+                "mlp.c_fc": turned(ours[f"{old}feedforward.up.{kind}"]),
+                "mlp.c_proj": turned(ours[f"{old}feedforward.down.{kind}"]),
+            }
+            weights |= {f"{new}{name}.{kind}": weight for name, weight in block.items()}
+    return weights
+
+
+def test_gradients_equal_those_of_llama(make_section: Any, make_model: Any) -> None:
+    """Breaks when a hand-written gradient in `kernels.py` drops a term."""
+    section = make_section(qk_norm=False)
+    model = make_model(section)
+    config = llama_config(transformers.LlamaConfig, section, model.vocabulary_size)
+    reference = transformers.LlamaForCausalLM(config)
+    reference.load_state_dict(llama_weights(model))
+    tokens = torch.randint(0, 61, (2, 24), generator=torch.Generator().manual_seed(3))
+    labels = tokens.roll(-1, 1)
+    model.token_loss(model.hidden(tokens), labels).mean().backward()
+    logits = reference(tokens).logits
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).backward()
+    expected = dict(reference.named_parameters())
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight.grad, expected[as_llama(name)].grad, atol=2e-6, rtol=1e-4)
+
+
+def test_soft_cap_is_the_formula_of_gemma_2(make_section: Any, make_model: Any) -> None:
+    """cap·tanh(logit/cap). Breaks when the loss leaves the cap out."""
+    model = make_model(make_section(logit_soft_cap=3.0))
+    plain = make_model(make_section())
+    tokens = torch.randint(0, 61, (2, 24), generator=torch.Generator().manual_seed(5))
+    hidden = model.hidden(tokens)
+    uncapped = plain.logits(plain.hidden(tokens))
+    assert uncapped.abs().max().item() > 3
+    expected = 3.0 * torch.tanh(uncapped / 3.0)
+    torch.testing.assert_close(model.logits(hidden), expected)
+    losses = torch.nn.functional.cross_entropy(expected.transpose(1, 2), tokens, reduction="none")
+    torch.testing.assert_close(model.token_loss(hidden, tokens), losses)
