@@ -200,9 +200,12 @@ def _in_file(
 
 
 def _line(file: Path, byte: int, encoding: str) -> int:
+    """A place in a file → its line, from 1; lines end with LF, CRLF or a lone CR."""
     with file.open("rb") as stream:
         before = stream.read(byte).decode(encoding, "replace")
-    return 1 + before.count("\n") + before.replace("\r\n", "").count("\r")
+        following = stream.read(4).decode(encoding, "replace")[:1]
+    lone = len(re.findall(r"\r(?!\n)", before + following)) - (following == "\r")
+    return 1 + before.count("\n") + lone
 
 
 def _tokens(opened: _Opened, shard: dict[str, Any]) -> NDArray[np.integer[Any]]:

@@ -34,9 +34,9 @@ def _optimizers() -> Mapping[str, Callable[..., Any]]:
 
 
 def _schedules() -> Mapping[str, Callable[..., Any]]:
-    from wellfit.training.schedules import SCHEDULES
+    from wellfit.training.schedules import SHAPES
 
-    return SCHEDULES
+    return SHAPES
 
 
 def _rules() -> Mapping[str, Callable[..., Any]]:
