@@ -10,10 +10,10 @@ demo: $(VENV)/.installed
 	$(BIN)/wellfit quickstart
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not gpu"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
