@@ -2,12 +2,14 @@
 
 Nothing heavy is imported before a command runs; `wellfit --help` never loads torch.
 Exit status: 0 all well, 1 `diagnose` found something at warning or above, 2 an error that the
-message explains, 128 + signal when a run was stopped.
+message explains, 128 + signal when a run was stopped or the command interrupted.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 data_app = typer.Typer(help="Documents to shards.", no_args_is_help=True, rich_markup_mode=None)
 recipe_app = typer.Typer(help="What a run is.", no_args_is_help=True, rich_markup_mode=None)
@@ -38,6 +41,26 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 
 def _print(text: str) -> None:
     sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from wellfit import __version__
+
+        _print(f"wellfit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def wellfit(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Trains language models and tells the truth about the training."""
 
 
 @app.command()
@@ -106,6 +129,8 @@ def generate(
     """Continue a prompt with the newest checkpoint of a run."""
     from wellfit.run.weights import generate_from_run
 
+    # In a locale without UTF-8 Python hands over bytes it could not decode as lone surrogates.
+    prompt = os.fsencode(prompt).decode("utf-8", "replace") if not prompt.isascii() else prompt
     pieces = generate_from_run(
         run, prompt, tokens=tokens, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
     )
@@ -231,8 +256,13 @@ def data_locate(
 
 def main() -> None:
     """The command `wellfit`: runs a door; our errors become a message and exit status 2."""
+    _settle_streams()
     try:
-        app()
+        try:
+            app()
+        finally:
+            # What is still in the buffer meets a full disk here rather than after the last line.
+            sys.stdout.flush()
     except WellfitError as error:
         sys.stderr.write(f"wellfit: {error}\n")
         sys.exit(2)
@@ -241,5 +271,30 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output (such as `head`) left; that is not our fault to report.
-        sys.stderr.close()
+        _forget_output()
         sys.exit(141)
+    except OSError as error:
+        # Whatever no room has explained; most often the output itself cannot be written.
+        _forget_output()
+        where = error.filename or "the output"
+        sys.stderr.write(
+            f"wellfit: {where}: {error.strerror or error}\n"
+            "  Make room there or mend its permissions, then run the command again.\n"
+        )
+        sys.exit(2)
+
+
+def _settle_streams() -> None:
+    """Make every text printable: streams may be closed, and their encoding may know few signs."""
+    if sys.stdout is None:  # `>&-` in a shell
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (lives as long as we)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_output() -> None:
+    """Send what is still to be flushed nowhere, so that Python's own exit does not fail on it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -43,7 +43,7 @@ HEAVY = ("torch", "transformers", "matplotlib", "plotly")
 
 
 def test_rooms_import_only_from_rows_below() -> None:
-    """Break tried: `import wellfit.monitor` in training/loop.py's neighbour row fails here."""
+    """Break tried: `import wellfit.training.loop` in monitor/listen.py."""
     done = subprocess.run(
         [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"],
         cwd=ROOT,
@@ -108,6 +108,12 @@ def test_public_functions_survive_importing_the_rooms() -> None:
     assert not rooms & set(wellfit.__all__)
 
 
+def test_examples_in_docstrings_are_part_of_the_suite(pytestconfig: pytest.Config) -> None:
+    """pytest itself collects them, in every room. Break tried: no `--doctest-modules`."""
+    assert pytestconfig.getoption("doctestmodules")
+    assert "src" in pytestconfig.getini("testpaths")
+
+
 def test_files_stay_small() -> None:
     long = {
         str(path.relative_to(ROOT)): lines
@@ -124,8 +130,36 @@ def test_no_print_quit_or_environment_in_the_library() -> None:
             called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
             if called and node.func.id in {"print", "quit", "exit"}:
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.func.id}()")
-            if isinstance(node, ast.Attribute) and node.attr == "environ" and path.name != "cli.py":
-                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: os.environ")
+            reads = isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
+            if reads and path.name != "cli.py":
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: the environment")
+    assert not found
+
+
+def test_nothing_is_unpickled_and_nothing_is_sent_away() -> None:
+    """The pipe to our own worker processes pickles; the lock asks for this machine's name.
+
+    Break tried: `import urllib.request` in api.py; `torch.load` in run/weights.py.
+    """
+    unsafe = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+    outside = {"socket", "urllib", "http", "ftplib", "smtplib", "requests", "httpx", "aiohttp"}
+    allowed = {
+        SOURCE / "data" / "engine" / "workers.py": {"pickle"},
+        SOURCE / "monitor" / "lock.py": {"socket"},
+    }
+    found = []
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [name.name for name in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            elif isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
+                names = ["pickle"]
+            for name in {name.split(".")[0] for name in names} & (unsafe | outside):
+                if name not in allowed.get(path, set()):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
     assert not found
 
 

@@ -81,7 +81,7 @@ def test_summary_has_the_figures_of_the_run(build: Build) -> None:
     assert (summary["first_loss"], summary["last_loss"]) == (4.0, 1.0)
     assert summary["reduction_percent"] == pytest.approx(75.0)
     assert summary["reduction_per_step"] == pytest.approx(0.1)
-    assert summary["learning_rate_decay"] == pytest.approx(0.25)
+    assert summary["learning_rate_decay_percent"] == pytest.approx(75.0)
     assert summary["mean_loss_by_epoch"] == {"1": 3.5, "2": 1.5}
     assert (summary["best_step"], summary["best_loss"]) == (40, 2.5)
 

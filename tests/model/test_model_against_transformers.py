@@ -176,15 +176,34 @@ def test_gradients_equal_those_of_llama(make_section: Any, make_model: Any) -> N
         torch.testing.assert_close(weight.grad, expected[as_llama(name)].grad, atol=2e-6, rtol=1e-4)
 
 
-def test_soft_cap_is_the_formula_of_gemma_2(make_section: Any, make_model: Any) -> None:
-    """cap·tanh(logit/cap). Breaks when the loss leaves the cap out."""
-    model = make_model(make_section(logit_soft_cap=3.0))
-    plain = make_model(make_section())
+def test_soft_cap_equals_that_of_gemma_2(make_section: Any, make_model: Any) -> None:
+    """Gemma 2 without blocks, given our normalised features: its head, its cap, its loss.
+
+    Breaks when the logits are divided by the cap but not multiplied, or the loss leaves it out.
+    """
+    section = make_section(logit_soft_cap=3.0)
+    model = make_model(section)
+    with torch.no_grad():
+        model.final_norm.weight.fill_(1.0)
+    config = transformers.Gemma2Config(
+        vocab_size=model.vocabulary_size,
+        hidden_size=section.width,
+        num_hidden_layers=0,
+        num_attention_heads=section.heads,
+        num_key_value_heads=section.kv_heads,
+        rms_norm_eps=1e-12,
+        final_logit_softcapping=3.0,
+        tie_word_embeddings=False,
+    )
+    reference = transformers.Gemma2ForCausalLM(config).eval()
+    reference.lm_head.weight = model.head.weight
     tokens = torch.randint(0, 61, (2, 24), generator=torch.Generator().manual_seed(5))
-    hidden = model.hidden(tokens)
-    uncapped = plain.logits(plain.hidden(tokens))
-    assert uncapped.abs().max().item() > 3
-    expected = 3.0 * torch.tanh(uncapped / 3.0)
-    torch.testing.assert_close(model.logits(hidden), expected)
-    losses = torch.nn.functional.cross_entropy(expected.transpose(1, 2), tokens, reduction="none")
-    torch.testing.assert_close(model.token_loss(hidden, tokens), losses)
+    with torch.no_grad():
+        hidden = model.hidden(tokens)
+        expected = reference(inputs_embeds=hidden).logits
+        assert torch.nn.functional.linear(hidden, model.head.weight).abs().max().item() > 3
+        assert (model.logits(hidden) - expected).abs().max().item() <= 1e-4
+        losses = torch.nn.functional.cross_entropy(
+            expected.transpose(1, 2), tokens, reduction="none"
+        )
+        assert (model.token_loss(hidden, tokens) - losses).abs().max().item() <= 1e-4

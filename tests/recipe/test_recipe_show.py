@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -192,12 +190,3 @@ def test_names_of_other_trainers() -> None:
     assert {key: names.suggest(key, paths) for key in expected} == expected
     assert names.suggest("n_embd", ["layers", "heads"]) == ""
     assert setting_at(("model", "width")) is not None
-
-
-@pytest.mark.parametrize(
-    "module", ["callables", "names", "settings", "shapes", "show", "sizes", "yaml_lines"]
-)
-def test_examples_in_docstrings(module: str) -> None:
-    tried = doctest.testmod(importlib.import_module(f"wellfit.recipe.{module}"))
-    assert tried.attempted
-    assert not tried.failed

@@ -21,6 +21,10 @@ model:
   size: nano  # default
   context: 256  # size nano: short documents, quick steps
   layers: 4  # size nano: enough to learn grammar in minutes
+  width: 128  # size nano: trains in minutes on a CPU
+  heads: 2  # size nano: few wide heads
+  kv_heads: 2  # size nano: no grouping
+  hidden: 512  # size nano: four times the width
 train:
   budget:
     steps: {planned}  # recipe.yaml:10
@@ -210,7 +214,9 @@ def write_run(
         place = run.parent / f"{run.name}-corpus"
         place.mkdir()
         (place / "report.json").write_text(json.dumps(corpus), encoding="utf-8")
-        (run / "corpus.json").write_text(json.dumps({"folder": str(place)}), encoding="utf-8")
+        (run / "corpus.json").write_text(
+            json.dumps({"folder": str(place), "vocabulary_size": 4096}), encoding="utf-8"
+        )
     return run
 
 

@@ -45,7 +45,7 @@ def test_a_healthy_run_is_shown_whole(healthy_run: Path) -> None:
     seen = words(page)
     for said in (
         "stdlib-nano",
-        "while it still improves on its training text",
+        "while it still learns more of its training text",
         "Why: Validation loss fell at every evaluation.",
         "No rule found a fault",
         "No values of layers were recorded",

@@ -29,7 +29,7 @@ def test_a_sick_run_is_understood_from_the_top_down(sick_run: Path) -> None:
         "▲ The loss jumped at step 250 [warning, likely]",
         "Do this next",
         "Go back to the checkpoint before step 300",
-        "wellfit train RECIPE train.optimizer.learning_rate=0.003",
+        "wellfit train RUN/recipe.yaml train.optimizer.learning_rate=0.003",
         "Not assessed",
         "– Overfitting: Nothing was held out.",
     )

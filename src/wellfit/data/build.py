@@ -26,12 +26,12 @@ from wellfit.data.engine.task import File, Result, Task, file_digest
 from wellfit.data.engine.version import code_version
 from wellfit.data.filter.scores import NAMES
 from wellfit.data.filter.task import filters_of, find_reasons
+from wellfit.data.leakage import ngrams_of
 from wellfit.data.pairs import find_pairs
 from wellfit.data.read.parts import columns, rows
 from wellfit.data.read.plan import Inspected, inspect_all, tasks_of
 from wellfit.data.read.task import cleaners_of, read_part
 from wellfit.data.read.walk import Found, find
-from wellfit.data.split import leakage
 from wellfit.data.tokens import shards, tokenizer
 from wellfit.errors import DataError
 from wellfit.recipe.callables import resolve, version_of
@@ -67,6 +67,7 @@ def build_corpus(
             way_out="Name it once in `data.sources`.",
         )
     found = {source.path: find(source) for source in data.sources}
+    publish.refuse_sources_inside(folder, found)
     with held(folder / "tasks"), Engine(folder / "tasks", data.workers, progress) as engine:
         reading = _read(engine, data, found, calls, progress)
         _refuse_rejects(data, folder, reading)
@@ -104,7 +105,7 @@ def _calls(data: Data) -> Calls:
         ]
 
     return {
-        "clean": listed(data.clean, CLEANERS, "cleaners"),
+        "clean": listed(data.clean, CLEANERS, "clean"),
         "filters": listed(data.filters, FILTERS, "filters"),
     }
 
@@ -209,12 +210,13 @@ def _from_documents(
     if all(reasons):
         raise _nothing_left(folder, reasons)
     similarity: dict[tuple[int, int], float] = {}
-    held_out = data.split.validation + data.split.test
+    held_out = data.split.validation + data.split.test > 0
     if data.duplicates.near or held_out:
         similarity = find_pairs(engine, parts, data.duplicates.shingle_words, counted["bytes"])
     least = min(_LEAST_PAIR, data.duplicates.threshold, data.split.family_threshold)
     pairs = pairs_of_documents(documents, similarity, least)
-    decided = decide(documents, reasons, pairs, data)
+    ngrams = ngrams_of(engine, parts if held_out else ())
+    decided = decide(documents, reasons, pairs, ngrams, data)
     split = {one: d.split for one, d in decided.decisions.items() if d.keep}
     kept = [document for document in documents if document["id"] in split]
     train = {one["id"]: one["bytes"] for one in kept if split[one["id"]] == "train"}
@@ -254,7 +256,8 @@ def _from_documents(
         **counted,
         **report.counts_of_decisions(documents, decided),
         **report.counts_of_splits(documents, decided, lengths),
-        **_about_texts(parts, documents, decided, split),
+        "duplicate_samples": _duplicate_samples(parts, documents, decided),
+        "leakage": report.leakage_of(decided.held_out),
         "scores": report.score_quantiles(_scores(parts)),
         "shards": report.shards_of(written),
     }
@@ -361,34 +364,21 @@ def _standing(folder: Path, key: str) -> Corpus | None:
     return corpus
 
 
-def _about_texts(
-    parts: Sequence[File],
-    documents: Sequence[Mapping[str, Any]],
-    decided: Decided,
-    split: Mapping[str, str],
-) -> dict[str, Any]:
-    """Parts → leakage and samples of dropped pairs: the report's parts that need the texts."""
+def _duplicate_samples(
+    parts: Sequence[File], documents: Sequence[Mapping[str, Any]], decided: Decided
+) -> list[dict[str, Any]]:
+    """Parts → the report's samples of dropped pairs, with the beginnings of their texts."""
     wanted = {
         one for pair, decision in report.sampled_pairs(decided) for one in (pair, decision.other)
     }
-    shown: dict[str, str] = {}
-    held_out: list[tuple[str, str]] = []
-    for part in parts:
-        for row in rows(part.path, names=["id", "text"]):
-            if row["id"] in wanted:
-                shown[row["id"]] = row["text"]
-            if split.get(row["id"], "train") != "train":
-                held_out.append((row["id"], row["text"]))
-    train = (
-        row["text"]
+    shown = {
+        row["id"]: row["text"]
         for part in parts
+        if wanted & {*columns(part.path, ["id"])["id"]}
         for row in rows(part.path, names=["id", "text"])
-        if split.get(row["id"]) == "train"
-    )
-    return {
-        "duplicate_samples": report.pair_samples(documents, decided, shown),
-        "leakage": report.leakage_of(leakage(held_out, train) if held_out else None),
+        if row["id"] in wanted
     }
+    return report.pair_samples(documents, decided, shown)
 
 
 def _scores(parts: Sequence[File]) -> dict[str, list[float]]:

@@ -1,6 +1,6 @@
 """What is known of each document → what is kept, what goes and why, and who is held out.
 
-Reads small columns only, never a text: changing a threshold costs seconds.
+Reads small columns and the n-grams' files, never a text: changing a threshold costs seconds.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 from wellfit.data.dedup.exact import drop_exact
 from wellfit.data.dedup.near import drop_near
+from wellfit.data.leakage import HeldOut, Ngrams, hold_out
 from wellfit.data.pairs import text_key
-from wellfit.data.split import assign, families
+from wellfit.data.split import families
 from wellfit.recipe.schema import Data
 
 COLUMNS = (
@@ -58,19 +59,23 @@ class Decided:
     """Near duplicates that stayed because their source had lost its largest share already."""
     families: dict[str, int]
     """Family of each kept document."""
+    held_out: HeldOut
+    """The split of the kept documents, in their order."""
 
 
 def decide(
     documents: Sequence[Mapping[str, Any]],
     reasons: Sequence[tuple[str, str] | None],
     pairs: Sequence[Pair],
+    ngrams: Ngrams,
     section: Data,
 ) -> Decided:
-    """Documents in stable order, filters' reasons and verified pairs → decisions.
+    """Documents in stable order, filters' reasons, verified pairs and n-grams → decisions.
 
     Filters come first, then exact duplicates, then near ones: a document is never dropped in
     favour of one that is dropped itself. Raises DataError where a wanted split would be empty.
     """
+    number_of = {document["id"]: number for number, document in enumerate(documents)}
     gone: dict[str, Decision] = {}
     for document, objection in zip(documents, reasons, strict=True):
         if objection is not None:
@@ -102,21 +107,26 @@ def decide(
         section.split.family_threshold,
         _together(left, section),
     )
-    side: Sequence[str] = assign(
+    numbers = [number_of[document["id"]] for document in left]
+    held_out = hold_out(
+        [document["id"] for document in left],
+        lambda wanted: ngrams([numbers[one] for one in wanted]),
         family,
         [document["sha256"] for document in left],
         [document["bytes"] for document in left],
-        section.split.validation,
-        section.split.test,
+        validation=section.split.validation,
+        test=section.split.test,
+        contained=section.split.family_threshold,
     )
     kept_ = {
         document["id"]: Decision(True, "", "", split)
-        for document, split in zip(left, side, strict=True)
+        for document, split in zip(left, held_out.side, strict=True)
     }
     return Decided(
         {d["id"]: gone.get(d["id"]) or kept_[d["id"]] for d in documents},
         spared,
         {document["id"]: number for document, number in zip(left, family, strict=True)},
+        held_out,
     )
 
 

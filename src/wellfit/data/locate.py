@@ -60,8 +60,10 @@ class Place:
     after: str
     """What stands around it in the cleaned text."""
     exact: bool
-    """True where the bytes in the file are this token's and no others: cleaning changed nothing
-    there, and the tokenizer tells bytes exactly."""
+    """True where the file's bytes at this place *are* `text`. Not so where cleaning changed
+    something, where the file says it by an escape or in another encoding, for the separator, and
+    for a tokenizer that does not tell bytes exactly; then the place is that of the whole
+    characters."""
 
 
 def locate(folder: Path, address: str) -> Place:
@@ -111,17 +113,16 @@ def _place(opened: _Opened, shard: dict[str, Any], offset: int) -> Place:
     known: dict[str, Any] = dict.fromkeys(("start_byte", "end_byte", "line", "read_text"))
     exact = False
     if file is not None:
-        known, exact = _in_file(opened, file, row["source"], origin, changes, clean, (start, end))
-        same = known["end_byte"] is not None and (
-            known["end_byte"] - known["start_byte"] == len(clean[start:end].encode())
-        )
-        # A token that begins or ends inside a character is told to the byte where the file
-        # holds that very character in UTF-8; elsewhere the whole character is named.
-        if lead or trail:
-            exact = exact and same and origin.encoding == "utf-8"
-            if exact:
-                known["start_byte"] += lead
-                known["end_byte"] -= trail
+        known, same = _in_file(opened, file, row["source"], origin, changes, clean, (start, end))
+        first, last = known["start_byte"], known["end_byte"]
+        if same and first is not None:
+            # Whole characters are named, but for a token that begins or ends inside one: that
+            # is told to the byte where the file holds its bytes just so.
+            exact = last - first > lead + trail and (
+                _bytes_at(file, first + lead, last - trail) == text
+            )
+        if exact:
+            known |= {"start_byte": first + lead, "end_byte": last - trail}
     return Place(
         document=row["id"],
         source=row["source"],
@@ -179,24 +180,34 @@ def _in_file(
     clean: str,
     stretch: tuple[int, int],
 ) -> tuple[dict[str, Any], bool]:
-    """A stretch of the cleaned text → what is known of it in its file, and whether it is exact."""
+    """A stretch of the cleaned text → what is known of it in its file, and whether cleaning left
+    it as it was read."""
     from wellfit.data.read.formats import READERS
 
     reader = READERS[_input(opened, source, origin.path)["format"]]
     read = reader.text_at(file, origin)
-    start, end, exact = to_read(changes, *stretch)
+    start, end, same = to_read(changes, *stretch)
     span = reader.byte_span(file, origin, start, end)
     first, last = span if span is not None else (None, None)
     line = None
     if first is not None:
         line = origin.row + 1 if origin.row is not None else _line(file, first, origin.encoding)
-    exact = exact and first is not None and read[start:end] == clean[slice(*stretch)]
+    same = same and read[start:end] == clean[slice(*stretch)]
     return {
         "start_byte": first,
         "end_byte": last,
         "line": line,
         "read_text": read[start:end],
-    }, exact
+    }, same
+
+
+def _bytes_at(file: Path, start: int, end: int) -> bytes:
+    """Bytes of a file, of its decompressed stream where it is packed."""
+    from wellfit.data.read.decompress import forward, opened
+
+    with opened(file) as stream:
+        forward(stream, start)
+        return stream.read(end - start)
 
 
 def _line(file: Path, byte: int, encoding: str) -> int:

@@ -18,12 +18,11 @@ from wellfit.data.dedup import near
 from wellfit.data.dedup.shingles import shingles
 from wellfit.data.engine.engine import Engine
 from wellfit.data.engine.task import File, Task
-from wellfit.data.read.parts import columns, rows
+from wellfit.data.read.parts import columns, rows, text_batches
 
 _KEYED = np.dtype([("key", "<u8"), ("text", "<u8")])
 _PAIR = np.dtype([("one", "<u8"), ("two", "<u8")])
 _BYTES_PER_BUCKET = 256 << 20
-_TEXTS_AT_ONCE = 2_000_000  # characters
 _PAIRS_PER_TASK = 2_000
 
 Place = tuple[int, int]
@@ -61,13 +60,13 @@ def find_pairs(
 def emit_bands(task: Task, parameters: Mapping[str, Any]) -> npt.NDArray[Any]:
     """Part → rows (band key, text) of every text that has words."""
     pieces = [np.zeros(0, _KEYED)]
-    for texts, digests in _batches(task.files[0].path):
-        prints = near.signatures(texts, parameters["shingle_words"])
+    for batch in text_batches(task.files[0].path, ["text", "sha256"]):
+        prints = near.signatures(batch["text"], parameters["shingle_words"])
         wordy = near.has_words(prints)
         keys = near.band_keys(prints[wordy])
         rows_ = np.zeros(keys.shape, _KEYED)
         rows_["key"] = keys
-        rows_["text"] = np.array([text_key(d) for d in digests], np.uint64)[wordy][:, None]
+        rows_["text"] = np.array([text_key(d) for d in batch["sha256"]], np.uint64)[wordy][:, None]
         pieces.append(rows_.reshape(-1))
     return np.unique(np.concatenate(pieces))
 
@@ -130,19 +129,3 @@ def _chunks(candidates: npt.NDArray[Any], parts: Sequence[File]) -> list[Task]:
         files = tuple(parts[part] for part in used)
         tasks.append(Task(f"{len(chunk)} pairs", files, {"pairs": data}))
     return tasks
-
-
-def _batches(part: Path) -> Any:
-    """Part → (texts, digests), some megabytes at a time."""
-    texts: list[str] = []
-    digests: list[str] = []
-    held = 0
-    for row in rows(part, names=["text", "sha256"]):
-        texts.append(row["text"])
-        digests.append(row["sha256"])
-        held += len(row["text"])
-        if held >= _TEXTS_AT_ONCE:
-            yield texts, digests
-            texts, digests, held = [], [], 0
-    if texts:
-        yield texts, digests

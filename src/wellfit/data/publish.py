@@ -17,6 +17,7 @@ from typing import Any
 
 from wellfit.data.decide import Decision, Pair
 from wellfit.data.engine.task import File, no_room, sync
+from wellfit.data.read.walk import Found
 from wellfit.errors import DataError
 from wellfit.records import Rejected
 
@@ -31,7 +32,7 @@ def place_parts(corpus: Path, parts: Sequence[File]) -> None:
     """Parts in order → `documents/part-*.parquet`, without copying where the disk can link."""
     folder = corpus / "documents"
     folder.mkdir(exist_ok=True)
-    for stale in folder.iterdir():
+    for stale in folder.glob("part-*.parquet"):
         stale.unlink()
     for number, part in enumerate(parts):
         place(part.path, folder / f"part-{number:05d}.parquet")
@@ -132,3 +133,18 @@ def refuse_unknown_version(corpus: Path, known: int) -> None:
             where=str(corpus),
             way_out="Name another folder with `data.folder`, or remove this one.",
         )
+
+
+def refuse_sources_inside(folder: Path, found: Mapping[str, Found]) -> None:
+    """Corpus folder and sources → nothing; DataError where one of them lies in that folder."""
+    corpus = folder.resolve()
+    for source, one in found.items():
+        root = one.root.resolve()
+        alone = Path(source).expanduser().is_file()
+        if root.is_relative_to(corpus) and not (alone and root == corpus):
+            raise DataError(
+                "the source lies in the corpus folder, which the build fills and empties",
+                where=source,
+                way_out="Give the corpus a folder of its own with `data.folder`, such as "
+                f"{folder / 'corpus'}.",
+            )

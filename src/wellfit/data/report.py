@@ -8,8 +8,8 @@ from typing import Any
 
 from wellfit.data.decide import Decided, Decision
 from wellfit.data.filter.scores import NAMES
+from wellfit.data.leakage import HeldOut
 from wellfit.data.read.walk import Found
-from wellfit.data.split import Leakage
 from wellfit.records import Rejected, Shard
 
 FORMAT_VERSION = 1
@@ -134,15 +134,22 @@ def sampled_pairs(decided: Decided) -> list[tuple[str, Decision]]:
     return repeated[:_SAMPLES]
 
 
-def leakage_of(leak: Leakage | None) -> dict[str, Any] | None:
+def leakage_of(held_out: HeldOut) -> dict[str, Any] | None:
     """What held-out text and train share → as JSON; None where nothing is held out."""
-    if leak is None:
+    if all(side == "train" for side in held_out.side):
         return None
+    leak = held_out.leakage
     return {
         "ngram_words": leak.ngram_words,
         "held_out_ngrams": leak.ngrams,
         "shared_with_train": leak.shared,
         "share": leak.share,
+        "contained_from": held_out.contained,
+        "contained_documents": sum(share >= held_out.contained for _, share in leak.documents),
+        "kept_in_train": {
+            "documents": len(held_out.barred),
+            "samples": list(held_out.barred[:_SAMPLES]),
+        },
         "worst_documents": [
             {"id": one, "share": share} for one, share in leak.documents[:_SAMPLES]
         ],

@@ -8,19 +8,11 @@ files decides what is held out, and the same text is held out in every build tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 
-import numpy as np
-
-from wellfit.data.dedup.shingles import shingle_hashes
 from wellfit.errors import DataError
 
-NGRAM_WORDS = 13
-"""Length of the word n-grams that leakage counts, as in the GPT-3 paper (arXiv 2005.14165, C)."""
-
 _OVERSHOOT = 0.1
-_TEXTS_AT_ONCE = 1_000_000  # characters of training text looked up in one go
 
 
 def families(
@@ -133,111 +125,3 @@ def _take(free: Sequence[int], bytes_of: dict[int, int], wanted: float, most: in
         taken.add(group)
         have += bytes_of[group]
     return taken
-
-
-@dataclass(frozen=True, slots=True)
-class Leakage:
-    """How much of the held-out text also stands in train, in distinct word n-grams."""
-
-    ngram_words: int
-    ngrams: int
-    """Distinct n-grams of the held-out documents."""
-    shared: int
-    """Those of them that also stand in a training document."""
-    documents: tuple[tuple[str, float], ...]
-    """Held-out documents that share any: id and shared part of its n-grams, worst first."""
-
-    @property
-    def share(self) -> float:
-        """Shared n-grams as a share of all held-out ones; 0 where there are none."""
-        return self.shared / self.ngrams if self.ngrams else 0.0
-
-
-def leakage(
-    held_out: Sequence[tuple[str, str]],
-    train: Iterable[str],
-    *,
-    ngram_words: int = NGRAM_WORDS,
-) -> Leakage:
-    """Held-out documents (id, text) and training texts → what they share.
-
-    Memory is that of the held-out n-grams (8 bytes each); training texts are streamed. A text
-    shorter than an n-gram counts as one n-gram.
-    """
-    hashes, bounds = shingle_hashes([text for _, text in held_out], ngram_words)
-    distinct = np.unique(hashes)
-    seen = np.zeros(len(distinct), bool)
-
-    def look_up(texts: list[str]) -> None:
-        found, _ = shingle_hashes(texts, ngram_words)
-        place = np.searchsorted(distinct, found)
-        place = np.minimum(place, len(distinct) - 1)
-        seen[place[distinct[place] == found]] = True
-
-    waiting: list[str] = []
-    characters = 0
-    for text in train if len(distinct) else ():
-        waiting.append(text)
-        characters += len(text)
-        if characters >= _TEXTS_AT_ONCE:
-            look_up(waiting)
-            waiting, characters = [], 0
-    if waiting:
-        look_up(waiting)
-
-    shared = seen[np.searchsorted(distinct, hashes)] if len(distinct) else seen
-    shares = [
-        (name, float(shared[bounds[i] : bounds[i + 1]].mean()))
-        for i, (name, _) in enumerate(held_out)
-        if bounds[i] < bounds[i + 1] and shared[bounds[i] : bounds[i + 1]].any()
-    ]
-    shares.sort(key=lambda pair: (-pair[1], pair[0]))
-    return Leakage(ngram_words, len(distinct), int(seen.sum()), tuple(shares))
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """What is held out, and what of it nevertheless stands in train."""
-
-    side: list[str]
-    """`train`, `validation` or `test` of each document."""
-    leakage: Leakage
-    barred: int
-    """Families that had to stay in train because much of their text stands in other families."""
-
-
-def hold_out(
-    ids: Sequence[str],
-    texts: Callable[[Sequence[int]], Iterable[str]],
-    family: Sequence[int],
-    digests: Sequence[str],
-    sizes: Sequence[int],
-    *,
-    validation: float,
-    test: float,
-    contained: float,
-) -> HeldOut:
-    """Documents and their families → the split, with its leakage measured.
-
-    `texts` gives the texts behind numbers of documents, in that order. Near-duplicate pairs do
-    not see a short document that is quoted whole in a long one, so a held-out document of whose
-    n-grams at least the share `contained` stands in train bars its family, and the split is
-    made again; should too little be left to hold out, the leak stays, and is reported.
-    """
-    barred: set[int] = set()
-    number_of = {name: number for number, name in enumerate(ids)}
-    side = assign(family, digests, sizes, validation, test)
-    while True:
-        held = [number for number, where in enumerate(side) if where != "train"]
-        train = [number for number, where in enumerate(side) if where == "train"]
-        named = list(zip((ids[number] for number in held), texts(held), strict=True))
-        found = leakage(named, texts(train))
-        leaking = {family[number_of[name]] for name, share in found.documents if share >= contained}
-        try:
-            again = assign(family, digests, sizes, validation, test, barred | leaking)
-        except DataError:
-            again = side
-        if again == side:
-            return HeldOut(side, found, len(barred))
-        barred |= leaking
-        side = again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from wellfit.diagnosis import curves
@@ -10,6 +11,10 @@ from wellfit.records import Change
 
 RATES = ("learning_rate", "matrix_learning_rate")
 """Settings of `train.optimizer` that are learning rates; Muon has both."""
+
+FRESH = 4.0
+"""Passes over a text up to which repeating it teaches nearly as much as new text
+(Muennighoff et al., arXiv 2305.16264)."""
 
 
 def recipe_value(history: History, path: str) -> Any:
@@ -42,6 +47,42 @@ def scale_rate(history: History, factor: float, reason: str) -> Change:
 def stop_at(step: int, reason: str) -> Change:
     """Train for `step` steps."""
     return Change(f"Stop at step {step:,}: {reason}", {"train.budget": {"steps": step}})
+
+
+def train_longer(history: History) -> Change:
+    """The change for a run that ended, or was cut, while it still learned.
+
+    A run that did not come to the end of its plan is to be finished; else its budget is doubled,
+    the smallest change whose effect is not lost in the scatter between two runs.
+    """
+    done = history.train_loss.steps[-1] if len(history.train_loss) else 0
+    planned = history.context.planned_steps
+    if history.status == "running":
+        return Change("Let it run: it still learns.")
+    if planned and done < planned:
+        return Change(
+            f"Let it run on to its {planned:,} planned steps (`--resume`): it stopped at {done:,} "
+            "while it still learned."
+        )
+    budget = recipe_value(history, "train.budget")
+    longer = _doubled(budget) if isinstance(budget, dict) else {}
+    passes = [value for value in history.epoch.values if math.isfinite(value)]
+    text = f"Train twice as long ({2 * done:,} steps instead of {done:,})"
+    if passes and 2 * passes[-1] > FRESH:
+        text += (
+            f", with more text: twice as long means {2 * passes[-1]:.1f} passes over this one, and "
+            f"after about {FRESH:.0f} a text teaches little more"
+        )
+    return Change(f"{text}.", longer or {"train.budget": {"steps": 2 * done}})
+
+
+def _doubled(budget: dict[str, Any]) -> dict[str, Any]:
+    """A recipe's budget → the patch that doubles it; empty where it names no amount."""
+    return {
+        f"train.budget.{name}": 2 * amount
+        for name, amount in budget.items()
+        if isinstance(amount, int | float) and not isinstance(amount, bool) and amount > 0
+    }
 
 
 def lowers_rate(change: Change | None, history: History) -> bool:

@@ -128,8 +128,8 @@ def running_median(values: Array, half: int) -> Array:
 def trend(series: Series, share: float = 0.2, fewest: int = 4) -> Trend | None:
     """Series of losses → what its last `share` promises; None below `fewest` points there.
 
-    The slope is the median of the slopes between all pairs (Theil 1950, Sen 1968). Where the last
-    share holds fewer than eight points the window reaches back, to half of the points at most.
+    Where the last share holds fewer than eight points the window reaches back, to half of the
+    points at most.
     """
     steps, losses = finite(series)
     if len(losses) < fewest:
@@ -137,21 +137,29 @@ def trend(series: Series, share: float = 0.2, fewest: int = 4) -> Trend | None:
     span = max(1.0, float(steps[-1]))
     inside = int(np.sum(steps > steps[-1] - share * span))
     count = max(inside, min(8, len(losses) // 2), fewest)
-    x, y = _thinned(steps[-count:] / span, scaled(losses[-count:]))
+    x, y = thinned(steps[-count:] / span, scaled(losses[-count:]))
     # The window may be longer than the share, so a scatter test needs the spread of x itself.
     spread = float(np.sum((x - x.mean()) ** 2))
     if len(x) < fewest or spread == 0.0:
         return None
+    slope, error = steepness(x, y)
+    level = float(np.median(losses[-count:]))
+    return Trend(-slope * share, error * share, level, int(steps[-count]), count)
+
+
+def steepness(x: Array, y: Array) -> tuple[float, float]:
+    """Points, at least two places in x → the median slope of all pairs and its standard error.
+
+    Theil (1950), Sen (1968); the error is widened by half for noise that wanders.
+    """
     i, j = np.triu_indices(len(x), k=1)
     slope = float(np.median((y[j] - y[i]) / (x[j] - x[i])))
     residual = y - slope * x
     sigma = MAD_TO_SD * _spread(residual) * np.sqrt(len(x) / max(1, len(x) - 2))
-    error = 1.5 * sigma / np.sqrt(spread)
-    level = float(np.median(losses[-count:]))
-    return Trend(-slope * share, float(error) * share, level, int(steps[-count]), count)
+    return slope, float(1.5 * sigma / np.sqrt(np.sum((x - x.mean()) ** 2)))
 
 
-def _thinned(x: Array, y: Array, most: int = 80) -> tuple[Array, Array]:
+def thinned(x: Array, y: Array, most: int = 80) -> tuple[Array, Array]:
     """Long curves → means of at most `most` neighbours, so that all pairs stay affordable."""
     if len(x) <= most:
         return x, y

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from wellfit.diagnosis import curves
 from wellfit.diagnosis.answer import Diagnosis, NotAssessed, Rule
-from wellfit.diagnosis.changes import lowers_rate
+from wellfit.diagnosis.changes import lowers_rate, train_longer
 from wellfit.diagnosis.rules import RULES
 from wellfit.diagnosis.summary import summarise
-from wellfit.diagnosis.verdict import judge
+from wellfit.diagnosis.verdict import judge, longer_helps
 from wellfit.monitor.history import History
 from wellfit.records import Change, Finding
 
@@ -45,6 +45,9 @@ def diagnose(history: History, rules: Mapping[str, Rule] = RULES) -> Diagnosis:
     verdict, criteria = judge(history, findings)
     summary = summarise(history)
     summary["criteria"] = criteria
+    still = verdict.progress == "still_improving" and verdict.fit in ("underfit", "well_fit")
+    longer = train_longer(history) if still and longer_helps(history) else None
+    summary["next"] = None if longer is None else asdict(longer)
     return Diagnosis(verdict, summary, tuple(findings), tuple(not_assessed))
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from wellfit.diagnosis import curves
 from wellfit.diagnosis.answer import Fit, Progress, Verdict
+from wellfit.diagnosis.curves import Trend
+from wellfit.diagnosis.longer import cooled_down, gain_apart_from_cooldown, last_full_step
 from wellfit.diagnosis.rules.plateau import LOWEST_CHANCE, SINCE_THEN, read_course
 from wellfit.monitor.history import History, Series
 from wellfit.records import Finding
@@ -17,9 +21,10 @@ WORTH = 0.02
 WORTH_NATS = 0.005
 """And half a per cent of perplexity, for losses near zero."""
 FALLING = 0.995
-"""The last evaluation still falls where it is half a per cent below all before."""
+"""The last evaluation still falls where it is half a per cent below those before."""
 SIGNIFICANT = 3.0
 """Standard errors that a trend must pass."""
+_TOO_LITTLE = f"less than {WORTH:.0%} or not significant"
 STUCK = ("non_finite", "zero_loss", "divergence", "plateau", "lr_too_low")
 """Kinds that stop learning when they are an alarm and last to the end."""
 
@@ -40,19 +45,50 @@ def _progress(history: History, findings: Sequence[Finding]) -> tuple[Progress, 
         return "unclear", "the loss of reinforcement learning shows no progress; the reward would"
     if len(losses) < FEWEST_LOSSES and len(_evaluations(history)) < FEWEST_LOSSES:
         return "unclear", f"fewer than {FEWEST_LOSSES} losses"
+    if cooled_down(history):
+        return _apart_from_cooldown(history)
     name, series = _witness(history)
     trend = curves.trend(series)
     if trend is None:
         return "unclear", "fewer than four losses in the last fifth"
-    gain = f"another fifth of the run would lower the {name} loss by {trend.gain:.1%}"
-    nats = trend.gain * (trend.level + curves.FLOOR)
-    if trend.gain > WORTH and nats > WORTH_NATS and trend.gain > SIGNIFICANT * trend.error:
-        return "still_improving", f"{gain} (± {trend.error:.1%})"
+    gain = f"another fifth of the run would lower the {name} loss by {_told(trend)}"
+    if _worth_it(trend):
+        return "still_improving", gain
     if len(losses) >= FEWEST_LOSSES:
         course = read_course(history)
         if course.never and course.end >= LOWEST_CHANCE and course.fall < SINCE_THEN:
             return "stuck", "the loss never left the level it began at"
-    return "converged", f"{gain} (± {trend.error:.1%}), less than {WORTH:.0%} or not significant"
+    return "converged", f"{gain}, {_TOO_LITTLE}"
+
+
+def _apart_from_cooldown(history: History) -> tuple[Progress, str]:
+    """A history whose rate came down → whether a longer run would bring more.
+
+    The last fifth cannot tell: there the loss falls because the rate does (a linear end), or
+    rests because hardly any rate is left (a cosine's).
+    """
+    trend = gain_apart_from_cooldown(history)
+    if trend is None:
+        last = curves.trend(_witness(history)[1])
+        if last is not None and not _worth_it(last):
+            return "converged", "the loss came to rest while the rate came down"
+        return "unclear", (
+            "the loss fell while the rate came down, and too few losses before that tell what "
+            "a longer run would bring"
+        )
+    gain = f"apart from its cooldown, a run a fifth longer would end {_told(trend)} lower"
+    if _worth_it(trend):
+        return "still_improving", gain
+    return "converged", f"{gain}, {_TOO_LITTLE}"
+
+
+def _worth_it(trend: Trend) -> bool:
+    nats = trend.gain * (trend.level + curves.FLOOR)
+    return trend.gain > max(WORTH, SIGNIFICANT * trend.error) and nats > WORTH_NATS
+
+
+def _told(trend: Trend) -> str:
+    return f"{trend.gain:.1%} (± {trend.error:.1%})"
 
 
 def _fit(history: History, findings: Sequence[Finding], progress: Progress) -> tuple[Fit, str]:
@@ -69,12 +105,40 @@ def _fit(history: History, findings: Sequence[Finding], progress: Progress) -> t
     if len(evaluations) < FEWEST_EVALUATIONS:
         return "unclear", f"fewer than {FEWEST_EVALUATIONS} validation losses"
     if progress == "unclear":
-        return "unclear", "progress is unclear"
+        return "unclear", "whether a longer run would help is unclear"
     if progress == "still_improving":
-        if evaluations[-1] < FALLING * min(evaluations[:-1]):
-            return "underfit", "the loss still falls, and the last evaluation is the best one"
-        return "well_fit", "the training loss still falls, the validation loss has come to rest"
+        if not longer_helps(history):
+            return "well_fit", "the training loss still falls, the validation loss has come to rest"
+        if not _falls_at_the_end(history):
+            return (
+                "well_fit",
+                "the losses came to rest with the rate; a longer run may still help",
+            )
+        return "underfit", "the loss still falls, and the last evaluation is the best one"
     return "well_fit", "the validation loss has come to rest and does not rise"
+
+
+def _falls_at_the_end(history: History) -> bool:
+    """FAULTS O30 asks to see the fall: without it a run whose rate came down ended as it should."""
+    last = curves.trend(_witness(history)[1])
+    return last is not None and _worth_it(last)
+
+
+def longer_helps(history: History) -> bool:
+    """Whether the validation loss fell to the end, or through the cooldown; False where unknown.
+
+    What a longer run teaches beyond that is the training text, not the language.
+    """
+    main = history.validation_loss.get("validation", Series())
+    steps, losses = curves.finite(main)
+    if len(losses) < FEWEST_EVALUATIONS:
+        return False
+    full = last_full_step(history) if cooled_down(history) else None
+    if full is not None and np.any(steps[:-1] <= full):
+        before = losses[:-1][steps[:-1] <= full]
+        # At the end of a cosine nothing moves: the last one need not be the lowest by itself.
+        return bool(losses[-1] < FALLING * before.min() and losses[-1] <= losses.min() / FALLING)
+    return bool(losses[-1] < FALLING * losses[:-1].min())
 
 
 def _stops(finding: Finding) -> bool:

@@ -52,8 +52,8 @@ class RunFolder:
     def create(cls, path: Path, recipe_text: str, *, resume: bool = False) -> RunFolder:
         """A new run folder with this recipe, or with `resume` the one that is there.
 
-        The recipe's secrets are masked. When a resumed run has another recipe than before, the
-        earlier one stays beside it as `recipe-ATTEMPT.yaml`.
+        The recipe's secrets are masked. With `resume` the recipe that stands there stays until
+        `write_recipe`: a resume that is refused must not change what the weights are read with.
 
         A folder in which an earlier start failed before anything was recorded counts as new.
 
@@ -77,7 +77,8 @@ class RunFolder:
                 if not resume:
                     born = {"format_version": FORMAT_VERSION, "created": now()}
                     replace_file(path / "run.json", json.dumps(born) + "\n")
-                folder._keep_earlier("recipe", ".yaml", mask_text(recipe_text))
+                if not (resume and (path / "recipe.yaml").exists()):
+                    folder._keep_earlier("recipe", ".yaml", mask_text(recipe_text))
         except BaseException:
             folder.close()
             raise
@@ -118,6 +119,11 @@ class RunFolder:
         self._next_seq += 1
         read_back: Line = json.loads(text)
         return read_back
+
+    def write_recipe(self, recipe_text: str) -> None:
+        """Keep the recipe, secrets masked; another one before stays as `recipe-ATTEMPT.yaml`."""
+        with explained(self.path):
+            self._keep_earlier("recipe", ".yaml", mask_text(recipe_text))
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Keep where this attempt runs as `environment.json`.

@@ -120,7 +120,8 @@ def epoch_losses(history: History) -> tuple[EpochLoss, ...]:
                 epoch=number,
                 end=inside[-1][1],
                 steps=len(losses),
-                train_loss=math.fsum(finite) / len(finite) if finite else math.nan,
+                # Divided first: a sum of losses near the largest float would overflow.
+                train_loss=math.fsum(loss / len(finite) for loss in finite) if finite else math.nan,
                 non_finite=len(losses) - len(finite),
                 validation_loss=validations[-1] if validations else None,
             )

@@ -35,7 +35,7 @@ def data_section(material: Material) -> str:
     told = {"documents", "bytes", "kept", "leakage", "duplicate_samples", *GROUPS}
     rest = {key: value for key, value in report.items() if key not in told}
     body = (
-        f'<p class="soft">corpus {escape(material.corpus_name)}</p>'
+        f'<p class="soft">corpus {escape(report.get("name") or material.corpus_name)}</p>'
         f'<div class="columns">{"".join(cards)}</div>'
         f"{_pairs(report.get('duplicate_samples'))}"
         "<details><summary>The rest of the build report</summary>"

@@ -16,6 +16,7 @@ from wellfit.report.numbers import (
     figure,
     finite,
     median,
+    number_of,
     share,
 )
 
@@ -41,7 +42,7 @@ def key_figures(material: Material) -> list[KeyFigure]:
     and saving.
     """
     history = material.history
-    return [*_scores(material), *_size(history), *_speed(history)]
+    return [*_scores(material), *_size(material), *_speed(history)]
 
 
 def last_evaluations(material: Material) -> list[Evaluated]:
@@ -125,7 +126,25 @@ def _best_note(series: Series) -> str:
     return f"; best {figure(series.values[best])} at step {series.steps[best]:,}"
 
 
-def _size(history: History) -> list[KeyFigure]:
+def parameters(history: History) -> int | None:
+    """Numbers the model is made of, from the recipe and the vocabulary; None where unknown."""
+    from pydantic import ValidationError
+
+    from wellfit.recipe.schema import Model
+    from wellfit.recipe.shapes import shape_table
+
+    described, vocabulary = (history.recipe or {}).get("model"), history.context.vocabulary_size
+    if not isinstance(described, dict) or not vocabulary:
+        return None
+    try:
+        tensors = shape_table(Model.model_validate(described), vocabulary)
+    except (ValidationError, TypeError, ZeroDivisionError):
+        return None  # A recipe cut short or of another version: unknown rather than guessed.
+    return sum(tensor.parameters for tensor in tensors)
+
+
+def _size(material: Material) -> list[KeyFigure]:
+    history = material.history
     steps = history.train_loss.steps[-1] if len(history.train_loss) else None
     planned = history.context.planned_steps
     note = f"of {planned:,} planned" if planned else ""
@@ -134,7 +153,17 @@ def _size(history: History) -> list[KeyFigure]:
     tokens = finite(history.tokens.values)
     seconds = finite(history.seconds.values)
     epochs = finite(history.epoch.values)
+    split = (material.corpus or {}).get("by_split")
+    train = split.get("train") if isinstance(split, dict) else None
+    text = train if isinstance(train, dict) else {}
+    documents = number_of(text.get("documents"))
     return [
+        KeyFigure("Parameters", count(parameters(history)), note="numbers the model consists of"),
+        KeyFigure(
+            "Training text",
+            byte_size(number_of(text.get("bytes"))),
+            note="" if documents is None else f"{count(documents)} documents",
+        ),
         KeyFigure("Steps", count(steps), note=note),
         KeyFigure(
             "Tokens",

@@ -6,20 +6,25 @@ import json
 import shlex
 from typing import Any
 
+from wellfit.monitor.history import History
 from wellfit.report.figures import key_figures
 from wellfit.report.gather import Material, missing_reason
 from wellfit.report.html import escape
 from wellfit.report.numbers import number_of, share
+from wellfit.report.told import score_words
 from wellfit.report.words import (
     FIT_WORDS,
     PROGRESS_WORDS,
     changes_of,
+    criteria_of,
     finding_name,
     headline,
+    next_change,
     not_assessed_lines,
     ranked,
     since_words,
     status_words,
+    texts,
     verdict_of,
     worst,
 )
@@ -55,26 +60,35 @@ def verdict_section(material: Material) -> str:
         fit, progress = verdict_of(diagnosis)
         labels.append(badge("plain", FIT_WORDS.get(fit, fit)))
         labels.append(badge("plain", PROGRESS_WORDS.get(progress, progress)))
-    next_step = next((t for t, _ in map(changes_of, ranked(diagnosis or {})) if t), "")
-    advice = (
-        f'<p class="next"><strong>Do this next.</strong> {escape(next_step)}</p>'
-        if next_step
-        else ""
-    )
+    good = score_words(material)
+    lines = [f'<p class="next">{escape(good)}</p>'] if good else []
+    if diagnosis:
+        lines += [_next(diagnosis, history), _criteria(diagnosis)]
     return (
         f'<section class="verdict {state}" id="verdict" aria-label="Verdict">'
         f'<p class="sentence">{icon(state)}<span>{escape(headline(diagnosis, history))}</span></p>'
-        f'{advice}{_criteria(diagnosis)}<p class="badges">{"".join(labels)}</p></section>'
+        f'{"".join(lines)}<p class="badges">{"".join(labels)}</p></section>'
     )
 
 
-def _criteria(diagnosis: dict[str, Any] | None) -> str:
+def _next(diagnosis: dict[str, Any], history: History) -> str:
+    """The one thing to do, with the command line for it."""
+    text, patch = next_change(diagnosis)
+    if not text and not patch:
+        return ""
+    command = train_command(history, patch)
+    return f'<p class="next"><strong>Do this next.</strong> {escape(text)}</p>' + (
+        f'<div class="copyable"><pre class="patch">{escape(command)}</pre></div>' if patch else ""
+    )
+
+
+def _criteria(diagnosis: dict[str, Any]) -> str:
     """Why this verdict: what the diagnosis says about itself, if it does."""
-    told = (diagnosis or {}).get("summary")
-    criteria = texts(told.get("criteria")) if isinstance(told, dict) else []
+    criteria = criteria_of(diagnosis)
     if not criteria:
         return ""
-    return f'<p class="next soft">Why: {escape("; ".join(criteria))}</p>'
+    why = "; ".join(criteria).rstrip(".").replace("± ", "±\u00a0")
+    return f'<p class="next soft">Why: {escape(why)}.</p>'
 
 
 def figures_section(material: Material) -> str:
@@ -131,15 +145,6 @@ def _finding(finding: dict[str, Any]) -> str:
         f"{f'<h4>Evidence</h4><ul>{evidence}</ul>' if evidence else ''}"
         f"{_causes(finding.get('causes'))}{_change(finding)}</article>"
     )
-
-
-def texts(value: object) -> list[str]:
-    """One text, several, or a mapping of texts → a list of texts; nothing gives none."""
-    if isinstance(value, dict):
-        return [str(item) for item in value.values()]
-    if isinstance(value, (list, tuple)):
-        return [str(item) for item in value]
-    return [str(value)] if value else []
 
 
 def _causes(causes: object) -> str:
@@ -220,3 +225,17 @@ def as_arguments(patch: dict[str, Any]) -> str:
     'train.clip_norm=1.0 \\'data.filters=["too_short"]\\''
     """
     return " ".join(shlex.quote(f"{path}={_yaml_value(value)}") for path, value in patch.items())
+
+
+def train_command(history: History, patch: dict[str, Any]) -> str:
+    """The command that trains again with a patch; RUN and RECIPE stand for the person's own paths.
+
+    A run folder holds the recipe it was made by; the new run goes beside it, since a finished one
+    is never written over.
+
+    >>> train_command(History("a", "run folder"), {"train.budget.steps": 700})
+    'wellfit train RUN/recipe.yaml train.budget.steps=700 --out RUN-2'
+    """
+    if history.format == "run folder":
+        return f"wellfit train RUN/recipe.yaml {as_arguments(patch)} --out RUN-2"
+    return f"wellfit train RECIPE {as_arguments(patch)}"

@@ -5,6 +5,8 @@
   root.classList.add("js");
   const charts = JSON.parse(document.getElementById("chart-data").textContent);
   const PRINT_WIDTH = 680; // pixels that fit on a printed page within its margins
+  // As in page.css: before printing the boxes still have the heights of the screen.
+  const printHeight = (chart) => (chart.id === "loss" ? 290 : 190);
 
   function tone(name) {
     return getComputedStyle(root).getPropertyValue("--" + name).trim();
@@ -46,6 +48,17 @@
     return traces;
   }
 
+  // From two decades on the powers of ten alone say enough; below, the numbers between are needed.
+  function decadeTicks(chart) {
+    let low = Infinity, high = 0;
+    for (const line of chart.lines) {
+      for (const y of line.y) {
+        if (y > 0) { low = Math.min(low, y); high = Math.max(high, y); }
+      }
+    }
+    return Math.log10(high / low) < 2 ? undefined : Math.ceil(Math.log10(high / low) / 6);
+  }
+
   function layoutOf(chart, node, printing) {
     const soft = tone("soft");
     const narrow = !printing && node.clientWidth < 520;
@@ -84,7 +97,8 @@
       });
     }
     const layout = {
-      width: printing ? PRINT_WIDTH : node.clientWidth, height: node.clientHeight, margin: { l: 48, r: 12, t: 10, b: 40 },
+      width: printing ? PRINT_WIDTH : node.clientWidth, height: printing ? printHeight(chart) : node.clientHeight,
+      margin: { l: 48, r: 12, t: 10, b: 40 },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", shapes: shapes, annotations: annotations,
       font: { family: tone("sans"), size: 12, color: tone("ink") }, separators: ".,",
       hovermode: "x unified", dragmode: narrow ? false : "zoom",
@@ -94,7 +108,7 @@
       xaxis: Object.assign({ title: { text: "step", font: { size: 12, color: soft }, standoff: 6 },
         range: [first - free, last + free], tickformat: ",~d", hoverformat: ",d", unifiedhovertitle: { text: "step %{x:,d}" } }, axis),
       yaxis: Object.assign({ type: chart.logarithmic ? "log" : "linear", nticks: 6 }, axis,
-        chart.logarithmic ? { exponentformat: "power", dtick: undefined, minor: { showgrid: false } } : { tickformat: ",~r" }),
+        chart.logarithmic ? { exponentformat: "power", dtick: decadeTicks(chart), minor: { showgrid: false } } : { tickformat: ",~r" }),
     };
     if (chart.stretches.length) {
       layout.yaxis2 = { overlaying: "y", range: [0, 1], visible: false, fixedrange: true };

@@ -21,6 +21,7 @@ from wellfit.report.curves import curves_section
 from wellfit.report.gather import Material, gather
 from wellfit.report.health import figures_section, findings_section, verdict_section
 from wellfit.report.html import escape, inline_json
+from wellfit.report.told import trained_words
 
 SECTIONS = (
     ("findings", "Findings"),
@@ -102,6 +103,7 @@ def _body(material: Material, drawn: list[Chart]) -> str:
         (
             '<div class="page">',
             f'<header><p class="product">Training report</p><h1>{escape(history.name)}</h1>',
+            f'<p class="trained">{escape(trained_words(material))}</p>',
             f'<p class="soft">{escape(_model_line(history.recipe))}</p>',
             f'<nav aria-label="Sections">{links}</nav></header>',
             "<main>",

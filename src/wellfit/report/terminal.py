@@ -8,15 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from wellfit.monitor.history import History, Series
-from wellfit.report.health import as_arguments
+from wellfit.report.health import train_command
 from wellfit.report.html import readable
 from wellfit.report.numbers import figure, finite, number_of, share
 from wellfit.report.words import (
     FIT_WORDS,
     PROGRESS_WORDS,
-    changes_of,
+    criteria_of,
     finding_name,
     headline,
+    next_change,
     not_assessed_lines,
     ranked,
     since_words,
@@ -56,11 +57,13 @@ def diagnosis_text(
     words = (
         f"{FIT_WORDS.get(fit, readable(fit))} · {PROGRESS_WORDS.get(progress, readable(progress))}"
     )
-    lines += [f"  {paint(words, 'soft')}", ""]
-    findings = ranked(diagnosis)
-    for finding in findings:
+    lines += [f"  {paint(words, 'soft')}"]
+    for why in criteria_of(diagnosis):
+        lines += _wrapped(readable(why), width, "  – ", paint, "soft")
+    lines.append("")
+    for finding in ranked(diagnosis):
         lines += [*_finding(finding, width, paint), ""]
-    lines += _advice(findings, width, paint)
+    lines += _advice(diagnosis, history, width, paint)
     lines += _open_questions(diagnosis, width, paint)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -139,17 +142,16 @@ def _finding(finding: dict[str, Any], width: int, paint: Painter) -> list[str]:
     return lines
 
 
-def _advice(findings: list[dict[str, Any]], width: int, paint: Painter) -> list[str]:
-    """The one thing to do: the change of the worst finding that has one."""
-    for finding in findings:
-        text, patch = changes_of(finding)
-        if text or patch:
-            lines = [paint("Do this next", "bold")]
-            lines += _wrapped(readable(text), width, "  ", paint, "") if text else []
-            if patch:
-                lines.append(f"  wellfit train RECIPE {readable(as_arguments(patch))}")
-            return [*lines, ""]
-    return []
+def _advice(diagnosis: dict[str, Any], history: History, width: int, paint: Painter) -> list[str]:
+    """The one thing to do next, where there is one."""
+    text, patch = next_change(diagnosis)
+    if not text and not patch:
+        return []
+    lines = [paint("Do this next", "bold")]
+    lines += _wrapped(readable(text), width, "  ", paint, "") if text else []
+    if patch:
+        lines.append(f"  {readable(train_command(history, patch))}")
+    return [*lines, ""]
 
 
 def _open_questions(diagnosis: dict[str, Any], width: int, paint: Painter) -> list[str]:

@@ -70,13 +70,13 @@ _VERDICTS = {
     ("well_fit", "converged"): "The training went well: the model improved on text it has never "
     "seen until it levelled off.",
     ("well_fit", "still_improving"): "The training went well: the model has levelled off on text "
-    "it has never seen, while it still improves on its training text.",
+    "it has never seen, while it still learns more of its training text.",
     ("well_fit", "stuck"): "The model does well on text it has never seen, and has stopped "
     "improving.",
     ("underfit", "converged"): "The model levelled off before it learned what the text has to "
     "offer: it may be too small.",
-    ("underfit", "still_improving"): "The training is healthy so far but ended early: the model "
-    "was still improving on text it has never seen.",
+    ("underfit", "still_improving"): "The training is healthy but ended early: the model was "
+    "still getting better on text it has never seen.",
     ("underfit", "stuck"): "The model stopped learning before it learned much.",
     ("overfit", "converged"): "The model learned its training text by heart: it is better there "
     "than on text it has not seen.",
@@ -131,6 +131,10 @@ that is worthless.'
             return _ALARMS[kind].format(since=since)
         return f"{finding_name(kind)}{since}."
     fit, progress = verdict_of(diagnosis)
+    if progress == "still_improving" and history.status == "running":
+        return "The training is healthy: the loss is still falling."
+    if (fit, progress) == ("well_fit", "still_improving") and next_change(diagnosis)[0]:
+        return "The training went well; a longer run would probably do better still."
     return _VERDICTS.get(
         (fit, progress), "No fault was found, but these records are too thin for a verdict."
     )
@@ -164,6 +168,39 @@ def verdict_of(diagnosis: dict[str, Any]) -> tuple[str, str]:
     if not isinstance(verdict, dict):
         return "unclear", "unclear"
     return str(verdict.get("fit", "unclear")), str(verdict.get("progress", "unclear"))
+
+
+def next_change(diagnosis: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The one thing to do: its sentence and its recipe patch; both empty where there is none.
+
+    An alarm comes first, then what the verdict asks for, then what merely would inform.
+
+    >>> next_change({"summary": {"next": {"text": "Train twice as long.", "patch": {}}},
+    ...              "findings": [{"severity": "info", "change": {"text": "Log more often."}}]})
+    ('Train twice as long.', {})
+    """
+    findings = ranked(diagnosis)
+    summary = diagnosis.get("summary")
+    wanted = {"change": summary.get("next") if isinstance(summary, dict) else None}
+    alarms = [finding for finding in findings if finding.get("severity") != "info"]
+    informing = [finding for finding in findings if finding.get("severity") == "info"]
+    changes = (changes_of(finding) for finding in (*alarms, wanted, *informing))
+    return next((change for change in changes if any(change)), ("", {}))
+
+
+def criteria_of(diagnosis: dict[str, Any]) -> list[str]:
+    """Why the verdict is what it is: one sentence a criterion, without its full stop."""
+    summary = diagnosis.get("summary")
+    return texts(summary.get("criteria")) if isinstance(summary, dict) else []
+
+
+def texts(value: object) -> list[str]:
+    """One text, several, or a mapping of texts → a list of texts; nothing gives none."""
+    if isinstance(value, dict):
+        return [str(item) for item in value.values()]
+    if isinstance(value, (list, tuple)):
+        return [str(item) for item in value]
+    return [str(value)] if value else []
 
 
 def changes_of(finding: dict[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -14,10 +14,10 @@ from wellfit.monitor.folder import RunFolder
 from wellfit.monitor.listen import Listener
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.show import recipe_text
-from wellfit.records import Request
+from wellfit.records import Event, Request
 from wellfit.run.conclude import Outcome, conclude
 from wellfit.run.probes import evaluator, sampler
-from wellfit.run.setting import corpus_folder, settle
+from wellfit.run.setting import corpus_folder, refuse_another_model, settle
 from wellfit.run.show import Quiet, Show
 from wellfit.training.loop import train
 from wellfit.training.signals import stop_requests
@@ -32,13 +32,15 @@ def run(recipe: Recipe, folder: Path, *, resume: bool = False, show: Show | None
     show = show or Quiet()
     rows = recipe.train.batch_tokens // recipe.model.context
     requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
-    with RunFolder.create(folder, recipe_text(recipe), resume=resume) as run_folder:
+    text = recipe_text(recipe)
+    with RunFolder.create(folder, text, resume=resume) as run_folder:
+        refuse_another_model(recipe, folder)
         corpus = build_corpus(
             recipe.data, name=recipe.name, folder=corpus_folder(recipe), progress=show.stage
         )
-        measures = settle(recipe, corpus, run_folder)
         plan = DataPlan.open(folder / "data-plan.jsonl")
         batches = Batches(corpus, recipe.model.context, rows, recipe.seed, plan)
+        measures = settle(recipe, corpus, run_folder)
         model = Transformer(recipe.model, corpus.vocabulary_size)
         initialise(model, recipe.seed)
         with Listener(run_folder, measures) as listener, stop_requests(requests):
@@ -55,6 +57,8 @@ def run(recipe: Recipe, folder: Path, *, resume: bool = False, show: Show | None
                 requests=requests,
                 resume=resume,
             ):
+                if isinstance(record, Event) and record.kind == "resumed":
+                    run_folder.write_recipe(text)  # only now is it certain that it fits
                 listener.hear(record)
                 show.record(record)
         return conclude(recipe, model, corpus, run_folder, show)

@@ -7,18 +7,44 @@ import os
 from pathlib import Path
 
 from wellfit.data.corpus import Corpus
+from wellfit.errors import RunError
 from wellfit.monitor.environment import environment
 from wellfit.monitor.folder import RunFolder, replace_file
 from wellfit.monitor.hardware import matrix_peak
 from wellfit.monitor.listen import Measures
+from wellfit.recipe.load import load_recipe
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.shapes import flops_per_token, parameter_count
+from wellfit.training import checkpoint
 from wellfit.training.precision import choose
 
 
 def corpus_folder(recipe: Recipe) -> Path:
     """Where the recipe's corpus lies: `data.folder`, or `corpora/NAME` in the current folder."""
     return Path(recipe.data.folder) if recipe.data.folder else Path("corpora") / recipe.name
+
+
+def refuse_another_model(recipe: Recipe, folder: Path) -> None:
+    """Raise RunError where the run's weights were trained as another model than the recipe's.
+
+    Shapes alone do not tell: another `rope_base` fits the same weights and makes them worthless.
+    """
+    kept = folder / "recipe.yaml"
+    if checkpoint.latest(folder / "checkpoints") is None or not kept.is_file():
+        return
+    before, now = load_recipe(kept).model.model_dump(), recipe.model.model_dump()
+    # The dial only fills the other values in; alone it means nothing.
+    differences = [
+        f"model.{name} was {before[name]} and is {now[name]}"
+        for name in now
+        if name != "size" and before[name] != now[name]
+    ]
+    if differences:
+        raise RunError(
+            "the recipe's model is not the one this run trains: " + ", ".join(differences),
+            where=str(folder),
+            way_out="Resume with the model it was begun with, or train into a new folder.",
+        )
 
 
 def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:

@@ -53,10 +53,17 @@ def open_run(run: Path) -> Trained:
             where=str(run),
             way_out="Wait for its first one, or go on with `wellfit train … --resume`.",
         )
+    state = checkpoint.verify(newest)
     corpus = open_corpus(run)
     model = Transformer(recipe.model, corpus.vocabulary_size)
-    state = checkpoint.verify(newest)
-    model.load_state_dict(load_file(newest / checkpoint.MODEL))
+    try:
+        model.load_state_dict(load_file(newest / checkpoint.MODEL))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the weights do not fit the model of {recipe_file.name} and the corpus beside it",
+            where=str(newest / checkpoint.MODEL),
+            way_out="Put back the recipe.yaml and corpus.json that the run wrote.",
+        ) from error
     where, how = choose(recipe.train.device, recipe.train.precision)
     model.to(torch.device(where.name))
     model.compute_dtype = compute_dtype(how.name)

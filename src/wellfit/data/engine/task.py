@@ -15,6 +15,9 @@ from typing import Any
 
 from wellfit.errors import DataError
 
+Stamp = tuple[int, int]
+"""Bytes of a file and when it was last written, in nanoseconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class File:
@@ -22,6 +25,8 @@ class File:
 
     path: Path
     sha256: str
+    stamp: Stamp | None = None
+    """Of the file when its digest was taken, where others may write to it; no part of a key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +97,17 @@ def perform(
     """Run one task → its result; file first, then marker, both renamed into place when whole.
 
     Nothing is forced to the disk: after a power failure a file that does not match its marker is
-    made again. Raises DataError when the disk is full or not writable; nothing half-written
-    is left standing.
+    made again. Raises DataError when the disk is full or not writable, or a file it reads changed
+    since its digest was taken; nothing half-written is left standing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{key}.{os.getpid()}{suffix}"
     marker = folder / f".{key}.{os.getpid()}.marker.json"
     path = folder / f"{key}{suffix}"
+    _refuse_changed(task)
     try:
         summary = function(task, parameters, unfinished)
+        _refuse_changed(task)  # else its result would stand under the digest of the old bytes
         digest = file_digest(unfinished)
         content = {
             "task": task.name,
@@ -114,12 +121,36 @@ def perform(
         unfinished.replace(path)
         marker.replace(folder / f"{key}.marker.json")
     except OSError as error:
+        _refuse_changed(task)  # a file that went away is no fault of the folder
         raise no_room(error, folder) from error
     finally:
         for rest in (unfinished, marker):
             with contextlib.suppress(OSError):
                 rest.unlink(missing_ok=True)
     return Result(File(path, digest), summary)
+
+
+def stamp_of(file: Path | int) -> Stamp:
+    """File, or the number of an open one → its stamp."""
+    status = os.stat(file)  # noqa: PTH116 (an open file has a number, no Path)
+    return status.st_size, status.st_mtime_ns
+
+
+def _refuse_changed(task: Task) -> None:
+    """Task → nothing; DataError where a file is no longer what its digest was taken of."""
+    for file in task.files:
+        if file.stamp is None:
+            continue
+        try:
+            what = "" if stamp_of(file.path) == file.stamp else "changed"
+        except OSError as error:
+            what = f"went away ({error.strerror})"
+        if what:
+            raise DataError(
+                f"the file {what} while the corpus was being built",
+                where=str(file.path),
+                way_out="Build again when nothing writes there; finished tasks are kept.",
+            )
 
 
 def sync(path: Path) -> None:
@@ -130,9 +161,11 @@ def sync(path: Path) -> None:
 
 def no_room(error: OSError, folder: Path) -> DataError:
     """An error of the file system while writing into `folder` → the message for a person."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    # NumPy tells of a write cut short in words ("… requested and … written"), without a number.
+    cut_short = error.errno is None and str(error).endswith("written")
+    if cut_short or error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DataError(
-            f"the disk is full ({error.strerror})",
+            f"the disk is full ({error.strerror or error})",
             where=str(folder),
             way_out="Free some space, or name another `data.folder`, and build again: "
             "finished tasks are kept, nothing half-written was left.",

@@ -96,6 +96,8 @@ def _record(
             fault = f"not JSON: {error.msg} at character {error.pos + 1}{whole}"
         except RecursionError:
             fault = "not JSON that can be read: nested too deeply"
+        except ValueError:  # Python's guard against numbers that take for ever to convert
+            fault = "not JSON that can be read: a number of thousands of digits"
     key = source.text_field
     if not fault and not isinstance(record, dict):
         fault = f"a JSON {_kind(record)}, not an object"

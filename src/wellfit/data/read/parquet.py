@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from wellfit.data.read.identity import document
 from wellfit.recipe.schema import Source
@@ -31,9 +31,9 @@ def read_parquet(
             number = first
             for batch in table.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=[column]):
                 for value in batch.column(0):
-                    yield _row(value.as_py(), relative, source, number)
+                    yield _row(value, relative, source, number)
                     number += 1
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         reason = f"no Parquet that can be read: {str(error).splitlines()[0]}"
         yield Rejected(source.path, relative, "the file", reason)
 
@@ -82,9 +82,13 @@ def row_ranges(path: Path, range_bytes: int) -> list[tuple[int, int]]:
     return ranges
 
 
-def _row(value: object, relative: str, source: Source, number: int) -> Document | Rejected:
-    if not isinstance(value, str):
-        reason = f"the column {source.text_field!r} holds null"
+def _row(scalar: Any, relative: str, source: Source, number: int) -> Document | Rejected:
+    reason = f"the column {source.text_field!r} holds null"
+    try:
+        value = scalar.as_py()
+    except UnicodeDecodeError as error:
+        value, reason = None, f"not UTF-8 at byte {error.start} of the value"
+    if value is None:
         return Rejected(source.path, relative, f"row {number}", reason)
     origin = Origin(relative, 0, 0, row=number, member=source.text_field)
     return document(value, source.path, source.domain or "text", "text", "und", origin)
@@ -101,6 +105,8 @@ def _column_fault(schema: object, column: str) -> str:
         near = difflib.get_close_matches(column, schema.names, 1)
         hint = f"; nearest: {near[0]!r}" if near else ""
         return f"no column {column!r}; its columns: {', '.join(schema.names[:12])}{hint}"
+    if schema.names.count(column) > 1:
+        return f"{schema.names.count(column)} columns are called {column!r}"
     kind = schema.field(column).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type

@@ -29,6 +29,7 @@ _COLUMNS = {
 `sha256` and `bytes` are those of the cleaned text in UTF-8."""
 
 _FLUSH_CHARACTERS = 4 << 20
+_BATCH_CHARACTERS = 1 << 20
 
 
 class PartWriter:
@@ -114,3 +115,18 @@ def rows(path: Path, *, names: list[str] | None = None) -> Iterator[dict[str, An
     with pq.ParquetFile(path) as table:
         for batch in table.iter_batches(256, columns=names):
             yield from batch.to_pylist()
+
+
+def text_batches(path: Path, names: list[str]) -> Iterator[dict[str, list[Any]]]:
+    """Part and names of columns, `text` among them → those columns, some megabytes at a time."""
+    batch: dict[str, list[Any]] = {name: [] for name in names}
+    held = 0
+    for row in rows(path, names=names):
+        for name in names:
+            batch[name].append(row[name])
+        held += len(row["text"])
+        if held >= _BATCH_CHARACTERS:
+            yield batch
+            batch, held = {name: [] for name in names}, 0
+    if batch["text"]:
+        yield batch

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from wellfit.data.engine.task import File, Task
+from wellfit.data.engine.task import File, Stamp, Task, stamp_of
 from wellfit.data.read.parquet import row_ranges
 from wellfit.data.read.walk import Input
 from wellfit.recipe.schema import Source
@@ -38,6 +38,8 @@ class Inspected:
     fault: str = ""
     """Why it is no text at all, or "" """
     minified: bool = False
+    stamp: Stamp | None = None
+    """Of the file when it was opened."""
 
 
 def inspect_all(
@@ -58,8 +60,10 @@ def inspect(input_: Input) -> Inspected:
     size = lines = 0
     before: list[int] = []
     fault = ""
+    stamp = None
     try:
         with input_.path.open("rb") as stream:
+            stamp = stamp_of(stream.fileno())
             while block := stream.read(_BLOCK):
                 if size % RANGE_BYTES == 0:
                     before.append(lines)
@@ -75,7 +79,7 @@ def inspect(input_: Input) -> Inspected:
         and input_.relative.endswith((".js", ".mjs", ".css"))
         and size > _MINIFIED_BYTES_PER_LINE * (lines + 1)
     )
-    return Inspected(input_, size, digest.hexdigest(), tuple(before), fault, minified)
+    return Inspected(input_, size, digest.hexdigest(), tuple(before), fault, minified, stamp)
 
 
 def tasks_of(source: Source, files: Sequence[Inspected]) -> tuple[list[Task], list[Rejected]]:
@@ -117,7 +121,7 @@ def _task(source: Source, entries: Sequence[tuple[Inspected, Range]]) -> Task:
     name = f"{source.path}/{first.input.relative}" + (f" from {start}" if start else "")
     return Task(
         name=name + (f" and {len(entries) - 1} more" if len(entries) > 1 else ""),
-        files=tuple(File(file.input.path, file.sha256) for file, _ in entries),
+        files=tuple(File(file.input.path, file.sha256, file.stamp) for file, _ in entries),
         data={
             "source": source.path,
             "text_field": source.text_field,
@@ -175,5 +179,7 @@ def _binary(head: bytes) -> str:
 
     if declared(head)[0]:  # a byte order mark: NUL bytes may be part of UTF-16 text
         return ""
+    if head.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
+        return "binary: compressed, though its name does not end in .gz or .zst"
     place = head.find(0)
     return f"binary: a NUL byte at byte {place}" if place >= 0 else ""

@@ -75,7 +75,7 @@ def cleaners_of(calls: Sequence[Call]) -> list[tuple[str, Clean]]:
     A cleaner takes the text; one that has a second parameter without a default, named
     `content_type`, is given that too. Raises RecipeError for calls that do not resolve.
     """
-    return [(call.name, _of_document(resolve(call, CLEANERS, "cleaners"))) for call in calls]
+    return [(call.name, _of_document(resolve(call, CLEANERS, "clean"))) for call in calls]
 
 
 def _of_document(function: Callable[..., str]) -> Clean:

@@ -48,8 +48,8 @@ def find(source: Source) -> Found:
     """A source → its files, in the order of their relative paths.
 
     Hidden files and folders (names with a leading dot, so those of version control too) and what
-    an ignore file names are passed over; so are vendored and generated code. Symbolic links are
-    followed, each folder once. Raises DataError where the path does not exist.
+    an ignore file names are passed over; so are corpora, vendored and generated code. Symbolic
+    links are followed, each folder once. Raises DataError where the path does not exist.
     """
     passed: Counter[str] = Counter()
     if source.path == STANDARD_LIBRARY:
@@ -61,7 +61,7 @@ def find(source: Source) -> Found:
     if path.is_file():
         root, files = path.parent, [path.name]
     elif path.is_dir():
-        root, files = path, list(_walk(path, "", [], set(), passed))
+        root, files = path, list(_walk(path, "", [], passed))
     else:
         root, files = _expand(source.path, path, passed)
     inputs = []
@@ -85,43 +85,58 @@ def _format(relative: str, source: Source, *, alone: bool) -> str:
     return format_of(relative) or ("text" if alone else "")
 
 
-def _walk(
-    folder: Path,
-    relative: str,
-    rules: list[Rule],
-    above: set[tuple[int, int]],
-    passed: Counter[str],
-) -> Iterator[str]:
-    """Folder → relative paths of its files; `above` are the folders on the way down."""
-    status = folder.stat()
-    identity = (status.st_dev, status.st_ino)
-    if identity in above:
-        passed["link to a folder above"] += 1
-        return
-    rules = rules + rules_of(folder, relative)
+def _walk(folder: Path, relative: str, above: list[Rule], passed: Counter[str]) -> Iterator[str]:
+    """Folder → relative paths of its files, in no order; `above` are rules from further up."""
+    waiting = [(folder, relative, above, frozenset[tuple[int, int]]())]
+    while waiting:
+        folder, relative, rules, way = waiting.pop()
+        try:
+            status = folder.stat()
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            raise DataError(
+                f"the folder cannot be read ({error.strerror})",
+                where=str(folder),
+                way_out="Mend its rights, or leave it out.",
+            ) from error
+        identity = (status.st_dev, status.st_ino)
+        if identity in way:
+            passed["link to a folder above"] += 1
+            continue
+        rules = rules + rules_of(folder, relative)
+        for entry in entries:
+            path = f"{relative}/{entry.name}" if relative else entry.name
+            kind = _kind(entry)
+            if entry.name.startswith("."):
+                passed["hidden"] += 1
+            elif kind == "folder" and entry.name in SKIPPED_FOLDERS:
+                passed[SKIPPED_FOLDERS[entry.name]] += 1
+            elif ignored(rules, path, folder=kind == "folder"):
+                passed["ignored"] += 1
+            elif kind == "folder" and _is_corpus(folder / entry.name):
+                passed["a corpus"] += 1
+            elif kind == "folder":
+                waiting.append((folder / entry.name, path, rules, way | {identity}))
+            elif kind == "file":
+                yield path
+            else:
+                passed[kind] += 1
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except PermissionError as error:
-        raise DataError(
-            "the folder cannot be read",
-            where=str(folder),
-            way_out="Mend its rights, or leave it out.",
-        ) from error
-    for entry in entries:
-        path = f"{relative}/{entry.name}" if relative else entry.name
-        is_folder = entry.is_dir()
-        if entry.name.startswith("."):
-            passed["hidden"] += 1
-        elif is_folder and entry.name in SKIPPED_FOLDERS:
-            passed[SKIPPED_FOLDERS[entry.name]] += 1
-        elif ignored(rules, path, folder=is_folder):
-            passed["ignored"] += 1
-        elif is_folder:
-            yield from _walk(folder / entry.name, path, rules, above | {identity}, passed)
-        elif entry.is_file():
-            yield path
-        else:
-            passed["neither file nor folder"] += 1
+        return (
+            "folder" if entry.is_dir() else "file" if entry.is_file() else "neither file nor folder"
+        )
+    except OSError:
+        return "link that leads in a circle"
+
+
+def _is_corpus(folder: Path) -> bool:
+    """Whether a build writes, or has written, into this folder: what it wrote is no source."""
+    return (folder / "tasks" / "lock").is_file() or all(
+        (folder / name).is_file() for name in ("shards.json", "tokenizer.json")
+    )
 
 
 def _expand(pattern: str, path: Path, passed: Counter[str]) -> tuple[Path, list[str]]:
@@ -133,10 +148,14 @@ def _expand(pattern: str, path: Path, passed: Counter[str]) -> tuple[Path, list[
     for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 (absolute patterns)
         found = Path(match)
         relative = found.relative_to(fixed).as_posix()
+        folders = [fixed / one for one in Path(relative).parents if one.name]
+        if any(map(_is_corpus, [found, *folders])):
+            passed["a corpus"] += found.is_dir()
+            continue
         if found.is_dir():
             # With `**`, glob names the folders as well as the files in them.
             if "**" not in pattern:
-                files += _walk(found, relative, rules_of(fixed, ""), set(), passed)
+                files += _walk(found, relative, rules_of(fixed, ""), passed)
         elif found.is_file():
             files.append(relative)
     if not files:

@@ -11,6 +11,8 @@ from wellfit.errors import LogError
 from wellfit.monitor.history import History
 
 NAMES = ("training_metrics.json", "trainer_state.json")
+LONGEST = 200
+"""Characters of a path that a message shows."""
 READABLE = "a run folder, a training_metrics.json, or a Hugging Face trainer_state.json"
 
 
@@ -24,7 +26,15 @@ def read(path: Path) -> History:
     """
     path = Path(path)
     where = str(path)
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise LogError(
+            f"this path cannot be looked at ({error.strerror or error})",
+            where=where if len(where) <= LONGEST else f"{where[:LONGEST]}…",
+            way_out=f"Give the path of {READABLE}.",
+        ) from error
+    if not exists:
         raise LogError(
             "there is no such file or folder",
             where=where,

@@ -51,6 +51,13 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        if (other := _other_format(text, error)) is not None:
+            raise LogError(
+                other,
+                where=where,
+                way_out="Give the run folder, or the training_metrics.json or trainer_state.json "
+                "that the trainer wrote beside it.",
+            ) from error
         cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated")
         raise LogError(
             f"line {error.lineno}, column {error.colno}: {error.msg}"
@@ -66,6 +73,17 @@ def read_json(path: Path) -> Any:
             where=where,
             way_out="Give a log that a trainer wrote.",
         ) from error
+
+
+def _other_format(text: str, error: json.JSONDecodeError) -> str | None:
+    """What a text that is no JSON is instead; None where it is JSON gone wrong."""
+    if error.msg == "Extra data" and text[error.pos :].lstrip()[:1] in ("{", "["):
+        return "this is a file of several JSON values (JSON Lines), a format not read here"
+    begun = text.strip()
+    # A dictionary printed by Python begins like JSON, and goes wrong at its first quote.
+    if begun[0] in '{["' and (len(begun) < 3 or error.pos > text.index(begun[0]) + 1):
+        return None
+    return "this is no JSON; logs in CSV or plain text are not read here"
 
 
 def number(value: Any) -> float | None:

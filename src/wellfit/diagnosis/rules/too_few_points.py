@@ -28,6 +28,15 @@ def too_few_points(history: History) -> list[Finding] | NotAssessed:
                 "show a level and its scatter.",
                 f"Beside them stand {evaluations} validation losses.",
             ),
-            change=Change("Log the training loss more often; once a step costs nothing."),
+            change=_change(history, int(steps[-1]) if len(steps) else 0),
         )
     ]
+
+
+def _change(history: History, done: int) -> Change | None:
+    """A run that logs every step is short, not badly logged; one that still runs has time."""
+    if history.status == "running":
+        return None
+    if done < 2 * FEWEST:
+        return Change(f"Train for more than {done} steps.", {"train.budget": {"steps": 200}})
+    return Change("Log the training loss more often; once a step costs nothing.")

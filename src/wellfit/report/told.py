@@ -1,0 +1,52 @@
+"""A Material → the sentences at the top of the page: what was trained, and how good it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wellfit.report.figures import last_evaluations, parameters, spread
+from wellfit.report.gather import Material
+from wellfit.report.numbers import count, figure, finite, share
+
+SOURCES = 3
+"""Sources of a recipe that are named one by one."""
+
+
+def trained_words(material: Material) -> str:
+    """What was trained, on what, in one sentence; only what the records say, empty without them."""
+    history = material.history
+    size = parameters(history)
+    what = "A language model" + ("" if size is None else f" of {count(size)} parameters")
+    tokens = finite(history.tokens.values)
+    read = f"{count(tokens[-1])} tokens" if tokens else ""
+    sources = _sources(history.recipe)
+    if not read and not sources:
+        return "" if size is None else f"{what}."
+    scratch = " from scratch" if history.context.from_scratch else ""
+    return f"{what}, trained{scratch} on {' of '.join(part for part in (read, sources) if part)}."
+
+
+def score_words(material: Material) -> str:
+    """How good the model is on text it has never seen, in one sentence; empty if not scored."""
+    scores = last_evaluations(material)
+    if not scores:
+        return ""
+    last = scores[0]
+    error = spread(last.bits_per_byte_se)
+    bits = f"{figure(last.bits_per_byte)}{f' {error}' if error else ''}"
+    return (
+        f"On text it has never seen it guesses {share(last.accuracy, decimals=1)} of the next "
+        f"tokens right and needs {bits} bits to store a byte; plain text takes 8."
+    )
+
+
+def _sources(recipe: dict[str, Any] | None) -> str:
+    data = (recipe or {}).get("data")
+    listed = data.get("sources") if isinstance(data, dict) else None
+    paths = [
+        str(source["path"])
+        for source in (listed if isinstance(listed, list) else [])
+        if isinstance(source, dict) and source.get("path")
+    ]
+    more = f" and {len(paths) - SOURCES} more" if len(paths) > SOURCES else ""
+    return ", ".join(paths[:SOURCES]) + more

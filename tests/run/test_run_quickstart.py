@@ -1,0 +1,41 @@
+"""`wellfit quickstart`, shortened: no argument but the minutes, no download, everything told."""
+
+from __future__ import annotations
+
+import json
+import lzma
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from wellfit.data.corpus import Corpus
+
+
+@pytest.mark.slow
+def test_quickstart_goes_the_whole_way(tmp_path: Path, wellfit_command: str) -> None:
+    """Break: `compressed_bits_per_byte` counting characters instead of bytes."""
+    done = subprocess.run(
+        [wellfit_command, "quickstart", "--minutes", "0.1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "quickstart"
+    evaluations = (run / "records" / "evaluations-0.jsonl").read_text().splitlines()
+    test = [json.loads(line) for line in evaluations][-1]
+    assert test["split"] == "test"
+    assert f"bits per byte  {test['bits_per_byte']:.4f}" in done.stdout
+    assert "Sample at step" in done.stdout
+    assert "Verdict: " in done.stdout
+    assert "runs/quickstart/report.html" in done.stdout and (run / "report.html").is_file()
+
+    texts = [text.encode() for text in Corpus.open(run / "corpus").texts("test")]
+    size = sum(map(len, texts))
+    assert size == test["bytes"]
+    packed = sum(len(lzma.compress(text, preset=9)) for text in texts)
+    said = re.search(r"xz -9 needs ([\d.]+) bits per byte file by file", done.stdout)
+    assert said and float(said[1]) == pytest.approx(8 * packed / size, abs=0.002)
