@@ -76,7 +76,8 @@ def quickstart(
     from wellfit.run.quickstart import quickstart as run_quickstart
     from wellfit.run.show import Terminal
 
-    outcome = run_quickstart(out, minutes, Terminal())
+    with Terminal() as show:
+        outcome = run_quickstart(out, minutes, show)
     raise typer.Exit(outcome.exit_status)
 
 
@@ -95,7 +96,8 @@ def train(
 
     loaded = load(recipe, tuple(changes or ()))
     folder = out or Path("runs") / loaded.name
-    outcome = run(loaded, folder, resume=resume, show=Quiet() if quiet else Terminal())
+    with Terminal() as show:
+        outcome = run(loaded, folder, resume=resume, show=Quiet() if quiet else show)
     _print(closing_lines(outcome))
     raise typer.Exit(outcome.exit_status)
 
@@ -195,7 +197,9 @@ def check(recipe: RecipeFile, changes: Changes = None) -> None:
     from wellfit.run.check import check as run_check
     from wellfit.run.show import Terminal
 
-    _print(run_check(recipe, tuple(changes or ()), Terminal()))
+    with Terminal() as show:
+        told = run_check(recipe, tuple(changes or ()), show)
+    _print(told)
 
 
 @app.command(name="list")
@@ -230,7 +234,8 @@ def data_build(
 
     loaded = load(recipe, tuple(changes or ()))
     folder = out or Path(loaded.data.folder or Path("corpora") / loaded.name)
-    corpus = build_corpus(loaded.data, name=loaded.name, folder=folder, progress=Terminal().stage)
+    with Terminal() as show:
+        corpus = build_corpus(loaded.data, name=loaded.name, folder=folder, progress=show.stage)
     _print(corpus_lines(corpus))
 
 
@@ -266,9 +271,14 @@ def main() -> None:
     except WellfitError as error:
         sys.stderr.write(f"wellfit: {error}\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("wellfit: interrupted\n")
-        sys.exit(130)
+    except SystemExit as ended:
+        # Typer has caught these two already, and ends without a word.
+        if _began_with(ended, KeyboardInterrupt):
+            sys.stderr.write("wellfit: interrupted\n")
+        if _began_with(ended, BrokenPipeError):
+            _forget_output()
+            sys.exit(141)
+        raise
     except BrokenPipeError:
         # The reader of our output (such as `head`) left; that is not our fault to report.
         _forget_output()
@@ -284,12 +294,19 @@ def main() -> None:
         sys.exit(2)
 
 
+def _began_with(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an error, or one that it was raised while handling, is of this kind."""
+    return error is not None and (
+        isinstance(error, kind) or _began_with(error.__cause__ or error.__context__, kind)
+    )
+
+
 def _settle_streams() -> None:
     """Make every text printable: streams may be closed, and their encoding may know few signs."""
     if sys.stdout is None:  # `>&-` in a shell
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (lives as long as we)
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (to our end)
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (to our end)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -70,15 +70,22 @@ def test_light_modules_stay_light() -> None:
 
 
 def test_help_answers_within_200_ms_without_torch() -> None:
+    """In processor time, since other tests share the cores: alone, `--help` waits for nothing."""
     command = Path(sys.executable).parent / "wellfit"
     best = float("inf")
     for _ in range(10):
-        begun = time.perf_counter()
+        before = _processor_seconds()
         subprocess.run([str(command), "--help"], check=True, capture_output=True)
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, _processor_seconds() - before)
         if best <= 0.2:
             break
     assert best <= 0.2, f"the quickest of ten took {best * 1000:.0f} ms"
+
+
+def _processor_seconds() -> float:
+    """What all ended children of this process have used."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_importing_wellfit_loads_nothing_else() -> None:

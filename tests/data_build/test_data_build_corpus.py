@@ -16,25 +16,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from building import bytes_of, decisions, section
 
 from wellfit.data.build import build_corpus
 from wellfit.data.corpus import Corpus
 from wellfit.data.engine.engine import Engine
 from wellfit.errors import DataError, RecipeError
-from wellfit.recipe.schema import Data
 
 Prose = Callable[..., str]
-
-
-def section(*paths: Path, **changes: Any) -> Data:
-    return Data(
-        **{
-            "sources": [{"path": str(path)} for path in paths],
-            "tokenizer": {"vocabulary_size": 300},
-            "workers": 1,
-            **changes,
-        }
-    )
 
 
 @pytest.fixture
@@ -52,26 +41,6 @@ def texts(tmp_path: Path, prose: Prose) -> Path:
     (folder / "copy.txt").write_text(prose(3) + "\n")
     (folder / "near.txt").write_text(prose(4) + " and one more word\n")
     return folder
-
-
-def bytes_of(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def decisions(corpus: Corpus) -> dict[str, dict[str, Any]]:
-    """Path of each document → its decision."""
-    table = pq.read_table(corpus.folder / "decisions.parquet").to_pylist()
-    by_id = {row["id"]: row for row in table}
-    documents = [
-        row
-        for part in sorted((corpus.folder / "documents").glob("part-*.parquet"))
-        for row in pq.read_table(part, columns=["id", "path"]).to_pylist()
-    ]
-    return {row["path"]: by_id[row["id"]] for row in documents}
 
 
 def test_the_corpus_does_not_depend_on_the_workers(

@@ -176,6 +176,9 @@ CASES: dict[str, tuple[bytes, str]] = {
     "deep": (b"[" * 200_000, "nested too deeply"),
     "long": (b'{"log_history": ' + b"9" * 5000 + b"}", "a number too long"),
     "other": (b'{"a": 1}', "this JSON is not a log known here"),
+    "csv": (b"step,loss\n1,2.5\n", "this is no JSON; logs in CSV or plain text are not read"),
+    "console": (b"{'loss': 2.5}\n", "this is no JSON; logs in CSV or plain text are not read"),
+    "lines": (b'{"loss": 2.5}\n{"loss": 2.4}\n', "several JSON values (JSON Lines)"),
     "list": (b"[1, 2]", "this JSON is not a log known here"),
     "no rows": (b'{"log_history": []}', "`log_history` is empty"),
     "no list": (b'{"log_history": {}}', "`log_history` is not a list"),
@@ -202,6 +205,9 @@ def test_every_error_says_where_what_and_the_way_out(tmp_path: Path, name: str) 
 def test_missing_and_ambiguous_paths(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="there is no such file or folder"):
         read(tmp_path / "nowhere")
+    with pytest.raises(LogError, match="this path cannot be looked at") as caught:
+        read(tmp_path / ("x" * 5000))
+    assert len(str(caught.value)) < 500
     with pytest.raises(LogError, match="the folder holds no log"):
         read(tmp_path)
     for name in ("a", "b"):

@@ -271,6 +271,28 @@ def test_short_logs_and_missing_validation_are_never_alarms(build: Build) -> Non
     assert diagnose(run).verdict.progress == "unclear"
 
 
+def test_advice_to_score_more_often_fits_how_often_it_was_scored(build: Build) -> None:
+    """Fails when `_score_more` ignores the recipe: it would ask for what is planned already."""
+    never = findings(build(train=decay(60)))["no_validation"]
+    assert never.change is not None and never.change.patch == {"evaluate.every": 60}
+    once = findings(build(train=decay(60), validation=[3.0]))["no_validation"]
+    assert "measured once" in once.evidence[0] and "further apart" in once.causes[0].why
+    recipe = {"evaluate": {"every": 50}}
+    planned = build(train=decay(60), recipe=recipe, context=Context(planned_steps=1000))
+    assert findings(planned)["no_validation"].change is None
+    assert "no_validation" not in findings(build(train=decay(60), validation=[3.0, 2.9]))
+
+
+def test_a_short_run_is_not_told_to_log_more_often(build: Build) -> None:
+    """Fails when `_change` always speaks of logging: each of the five steps is logged here."""
+    short = findings(build(train=[3.0, 2.5, 2.2, 2.1, 2.0], every=1))["too_few_points"]
+    assert short.change is not None and short.change.text == "Train for more than 5 steps."
+    sparse = findings(build(train=[3.0, 2.5, 2.2], every=100))["too_few_points"]
+    assert sparse.change is not None and "Log the training loss more often" in sparse.change.text
+    running = findings(build(train=[3.0, 2.5], every=1, status="running"))["too_few_points"]
+    assert running.change is None
+
+
 def test_the_loss_of_reinforcement_learning_is_not_judged(build: Build) -> None:
     """Fails when `loss_is_likelihood` always gives True: the losses would be a plateau at 0."""
     event = Event(0, "objective", "reinforcement learning", {"likelihood": False})

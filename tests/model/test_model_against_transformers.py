@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from wellfit.model.init import initialise
+
 transformers = pytest.importorskip("transformers")
 
 BLOCK = {
@@ -157,6 +159,44 @@ def gpt2_weights(model: Any) -> dict[str, Tensor]:
             }
             weights |= {f"{new}{name}.{kind}": weight for name, weight in block.items()}
     return weights
+
+
+def test_scaled_normal_is_the_initialisation_of_gpt2(make_section: Any, make_model: Any) -> None:
+    """Each tensor's deviation within a tenth, its zeros and ones exactly.
+
+    Breaks when the projections into the residual stream are not divided by √(2·layers).
+    """
+    section = make_section(
+        layers=3,
+        width=64,
+        kv_heads=4,
+        hidden=256,
+        qk_norm=False,
+        norm="layernorm",
+        activation="gelu_tanh",
+        position="learned",
+        bias=True,
+        tie_embeddings=True,
+        init="scaled_normal",
+    )
+    model = make_model(section)
+    initialise(model, seed=1)
+    config = transformers.GPT2Config(
+        vocab_size=model.vocabulary_size,
+        n_positions=section.context,
+        n_embd=section.width,
+        n_layer=section.layers,
+        n_head=section.heads,
+        n_inner=section.hidden,
+    )
+    torch.manual_seed(2)
+    expected = transformers.GPT2LMHeadModel(config).state_dict()
+    for name, weight in gpt2_weights(model).items():
+        if expected[name].std() == 0:
+            torch.testing.assert_close(weight, expected[name], msg=name)
+        else:
+            ratio = (weight.std() / expected[name].std()).item()
+            assert ratio == pytest.approx(1, abs=0.1), name
 
 
 def test_gradients_equal_those_of_llama(make_section: Any, make_model: Any) -> None:

@@ -313,10 +313,14 @@ def test_what_an_attempt_changes_stays_visible(tmp_path: Path, step: Callable[..
     with RunFolder.create(path, "name: a\n") as folder:
         folder.write_environment({"cores": 2})
         folder.write(step(1))
-    with RunFolder.create(path, "name: a\nseed: 2\n", resume=True) as folder:
+    other = "name: a\nseed: 2\n"
+    with RunFolder.create(path, other, resume=True) as folder:
+        assert (path / "recipe.yaml").read_text() == "name: a\n", "the resume may be refused yet"
+        folder.write_recipe(other)
         folder.write_environment({"cores": 4})
         folder.write(step(2))
-    with RunFolder.create(path, "name: a\nseed: 2\n", resume=True) as folder:
+    with RunFolder.create(path, other, resume=True) as folder:
+        folder.write_recipe(other)
         folder.write_environment({"cores": 4})
     assert (path / "recipe-1.yaml").read_text() == "name: a\n"
     assert (path / "recipe.yaml").read_text() == "name: a\nseed: 2\n"

@@ -18,10 +18,11 @@ from wellfit.monitor.history import Context, History, Series
 from wellfit.records import Evaluated
 from wellfit.report import write_report
 from wellfit.report.charts import charts
-from wellfit.report.figures import KeyFigure, key_figures
+from wellfit.report.figures import KeyFigure, key_figures, parameters
 from wellfit.report.gather import Material, gather
 from wellfit.report.health import as_arguments, as_yaml
 from wellfit.report.page import page_text
+from wellfit.report.told import score_words, trained_words
 
 
 def words(page: Path | str) -> str:
@@ -37,6 +38,44 @@ def named(figures: list[KeyFigure], name: str) -> KeyFigure:
 
 def material(history: History, **rest: object) -> Material:
     return Material(Path("run"), history, **rest)  # type: ignore[arg-type]
+
+
+def test_the_first_screen_says_what_was_trained_how_good_it_is_and_what_to_do(
+    healthy_run: Path,
+) -> None:
+    """The words come in this order, above the key figures; 2.1 million is 2·4096·128 for the
+    embedding and the head, 4·(4·128² + 3·128·512) for the blocks and a few for the norms.
+
+    Breaks when the head is left out of `parameters` (1.57 million).
+    """
+    longer = {"text": "Train twice as long.", "patch": {"train.budget.minutes": 3.2}}
+    diagnosis = {
+        "verdict": {"fit": "underfit", "progress": "still_improving"},
+        "summary": {"next": longer, "criteria": {"fit": "it still falls"}},
+        "findings": [{"kind": "no_validation", "severity": "info", "change": {"text": "Score."}}],
+    }
+    (healthy_run / "findings.json").write_text(json.dumps(diagnosis), encoding="utf-8")
+    seen = words(write_report(healthy_run))
+    order = (
+        "A language model of 2.1 million parameters, trained",
+        "of python-stdlib.",
+        "healthy but ended early",
+        "On text it has never seen it guesses",
+        "plain text takes 8.",
+        "Do this next. Train twice as long.",
+        "wellfit train RUN/recipe.yaml train.budget.minutes=3.2 --out RUN-2",
+        "Why: it still falls.",
+        "Key figures",
+    )
+    places = [seen.find(part) for part in order]
+    assert -1 not in places and places == sorted(places), dict(zip(order, places, strict=True))
+
+
+def test_what_is_not_known_of_the_model_is_not_said() -> None:
+    """Breaks when a recipe cut short raises, or is filled in with defaults."""
+    history = History("a", "run folder", recipe={"model": {"layers": 4}})
+    assert parameters(history) is None
+    assert trained_words(material(history)) == "" and score_words(material(history)) == ""
 
 
 def test_a_healthy_run_is_shown_whole(healthy_run: Path) -> None:

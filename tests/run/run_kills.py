@@ -72,7 +72,7 @@ def finish(home: Path, arguments: list[str]) -> None:
 
 
 def refuse_unreadable(run: Path) -> int:
-    """A run folder after a kill → its recorded steps; fails where anything there is half-written."""
+    """A run folder after a kill → its recorded steps; fails where a file is half-written."""
     if not (run / "run.json").exists():
         return 0
     history = read_history(run)

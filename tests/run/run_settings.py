@@ -22,10 +22,11 @@ from wellfit.records import Evaluated, Event, Record, Sampled, Saved, Step
 from wellfit.run.probes import evaluator, sampler
 from wellfit.training.loop import train
 
-WORDS = (
-    "river mountain copper lantern velvet harbour thunder orchard marble whisper gravel ribbon "
-    "falcon meadow anchor cinder saddle pepper willow barrel candle dragon emerald feather"
-).split()
+WORDS = [
+    first + last
+    for first in ("rav", "mol", "ket", "dus", "pil", "fen")
+    for last in ("on", "ir", "ala", "et")
+]
 
 RECIPE: dict[str, Any] = {
     "name": "settings",
@@ -55,7 +56,9 @@ def write_documents(home: Path) -> None:
     texts.mkdir()
     rows.mkdir()
     for number in range(24):
-        words = [WORDS[(number * 7 + i * i + i // 5 * number) % 24] + str(i % 11) for i in range(90)]
+        words = [
+            WORDS[(number * 7 + i * i + i // 5 * number) % 24] + str(i % 11) for i in range(90)
+        ]
         (texts / f"{number:02d}.txt").write_text(" ".join(words) + ".\n")
         if number == 3:  # the same once more, nearly the same, and related
             (texts / "exact.txt").write_text(" ".join(words) + ".\n")
@@ -64,9 +67,11 @@ def write_documents(home: Path) -> None:
                 rest = [f"{word}{kin}" for word in words[75:]]
                 (texts / f"kin{kin}.txt").write_text(" ".join([*words[:75], *rest]) + ".\n")
     (texts / "short.txt").write_text("A few words only.\n")
-    (texts / "marks.txt").write_text("caf\u00c3\u00a9 " + " ".join(reversed(WORDS)) + "\u200b.\n")
+    (texts / "marks.txt").write_text("caf\u00c3\u00a9 " + " ".join(WORDS[::-1]) + "\u200b.\n")
     lines = [
-        json.dumps({"text": f"row {n} " + " ".join(WORDS[n:]), "title": f"{n} " + "a title " * 9 + str(n)})
+        json.dumps(
+            {"text": f"row {n} " + " ".join(WORDS[n:]), "title": f"{n} " + "a title " * 9 + str(n)}
+        )
         for n in range(8)
     ]
     (rows / "rows.jsonl").write_text("\n".join([*lines, "{damaged"]) + "\n")

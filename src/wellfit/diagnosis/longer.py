@@ -56,7 +56,9 @@ def gain_apart_from_cooldown(history: History, longer: float = 0.2) -> Trend | N
     rate = np.maximum(np.interp(steps, rate_steps, rates / rates.max()), 0.0)
     summed = np.cumsum(rate * np.diff(steps, prepend=0.0))
     until = float(np.interp(full, steps, summed))
-    inside = (summed > 0) & (summed >= until / 2) & (summed <= until)
+    # A step at a rate of zero adds nothing: two points at one place have no slope.
+    moved = np.diff(summed, prepend=0.0) > 0
+    inside = moved & (summed >= until / 2) & (summed <= until)
     logs = curves.scaled(losses)
     x, y = curves.thinned(np.log(summed[inside]), logs[inside])
     if len(x) < FEWEST or np.ptp(x) == 0:

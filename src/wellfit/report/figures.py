@@ -128,8 +128,6 @@ def _best_note(series: Series) -> str:
 
 def parameters(history: History) -> int | None:
     """Numbers the model is made of, from the recipe and the vocabulary; None where unknown."""
-    from pydantic import ValidationError
-
     from wellfit.recipe.schema import Model
     from wellfit.recipe.shapes import shape_table
 
@@ -138,7 +136,7 @@ def parameters(history: History) -> int | None:
         return None
     try:
         tensors = shape_table(Model.model_validate(described), vocabulary)
-    except (ValidationError, TypeError, ZeroDivisionError):
+    except (ValueError, TypeError, ZeroDivisionError):
         return None  # A recipe cut short or of another version: unknown rather than guessed.
     return sum(tensor.parameters for tensor in tensors)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from math import ceil
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wellfit.data.read.decompress import DamagedStreamError, opened
+from wellfit.data.read.plain import PIECE_BYTES
 from wellfit.data.read.walk import Found, Input, find
 from wellfit.errors import DataError, RunError
 from wellfit.recipe.schema import Model, Source
@@ -36,6 +39,7 @@ _VOCABULARIES = ((100_000, 512), (1_000_000, 1_024), (5_000_000, 2_048), (50_000
 _TEXT_NAMES = ("text", "content", "body", "document", "raw_content")
 _SIZES = ("nano", "micro", "mini", "small")
 _LOOKED_AT = 8
+_SPLITS = 3
 _ROWS = 32
 _HEAD = 65_536
 
@@ -62,7 +66,7 @@ def write_recipe(path: Path, out: Path) -> str:
         raise RunError(
             "a file of this name stands there already and is not overwritten",
             where=str(out),
-            way_out=f"Give another name: wellfit init {path} --out OTHER.yaml",
+            way_out=f"Give another name: wellfit init {shlex.quote(str(path))} --out OTHER.yaml",
         )
     found = find(Source(path=str(path)))
     inputs = [one for one in found.inputs if one.path.stat().st_size]
@@ -70,7 +74,10 @@ def write_recipe(path: Path, out: Path) -> str:
         raise DataError(_nothing(found), where=str(path), way_out=_WAY_OUT)
     sources, notes, starts = _sources(path, inputs)
     total = sum(_text_bytes(one) for one in inputs)
-    text = _recipe(_name(path), inputs, total, sources, notes, starts)
+    held_out = _held_out(_documents(inputs))
+    if held_out:
+        notes.append(f"too few documents to hold out {held_out}: the split says so")
+    text = _recipe(_name(path), inputs, total, sources, notes, starts, held_out)
     try:
         with out.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -81,7 +88,7 @@ def write_recipe(path: Path, out: Path) -> str:
             way_out="Make the folder, or give another place with --out.",
         ) from None
     told = [f"found {_counts(inputs)} in {path}", *notes, f"wrote {out}"]
-    return "\n".join([*told, f"next: wellfit train {out}"])
+    return "\n".join([*told, f"next: wellfit train {shlex.quote(str(out))}"])
 
 
 _WAY_OUT = (
@@ -211,6 +218,33 @@ def _column(rows: list[dict[str, Any]]) -> _Looked:
     return _Looked(column, () if usual else tuple(rivals[:3]), start)
 
 
+def _documents(inputs: list[Input]) -> int:
+    """Files → documents in them, counted no further than matters to the split."""
+    count = 0
+    for one in inputs:
+        if one.format in ("jsonl", "parquet"):
+            rows = (_jsonl if one.format == "jsonl" else _parquet)(one.path)
+            with suppress(DataError):
+                count += sum(1 for _ in islice(rows, _SPLITS))
+        else:
+            piece = PIECE_BYTES.get(one.format, PIECE_BYTES["text"])
+            count += ceil(one.path.stat().st_size / piece)
+        if count >= _SPLITS:
+            break
+    return count
+
+
+def _held_out(documents: int) -> str:
+    """Documents → what cannot be held out of so few, in words.
+
+    >>> _held_out(1), _held_out(2), _held_out(3)
+    ('validation and test', 'a test split', '')
+    """
+    return {0: "validation and test", 1: "validation and test", 2: "a test split"}.get(
+        documents, ""
+    )
+
+
 def _text_bytes(one: Input) -> float:
     return one.path.stat().st_size * _GROWTH.get(one.path.suffix.lower(), 1.0)
 
@@ -240,6 +274,7 @@ def _recipe(
     sources: list[dict[str, str]],
     notes: list[str],
     starts: list[str],
+    held_out: str,
 ) -> str:
     vocabulary = next((size for most, size in _VOCABULARIES if total < most), 32_768)
     tokens = max(1.0, total * _TRAIN_SHARE / _BYTES_PER_TOKEN)
@@ -255,6 +290,9 @@ def _recipe(
     for source in sources:
         first, *others = (f"{key}: {scalar(value)}" for key, value in source.items())
         lines += [f"    - {first}", *(f"      {other}" for other in others)]
+    if held_out:
+        share = "0" if "validation" in held_out else "0.3"
+        lines += [f"  split: {{validation: {share}, test: 0}}  # too few documents for more"]
     lines += [
         "  tokenizer:",
         f"    vocabulary_size: {vocabulary}  # more text carries more entries",

@@ -53,8 +53,7 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
     `corpus.json` names the corpus relative to the run folder, so both can be moved together.
     """
     where, how = choose(recipe.train.device, recipe.train.precision)
-    arithmetic = "bf16" if how.name == "bf16" else "fp32"
-    peak = matrix_peak(arithmetic, where.name, recipe.train.threads)
+    peak = matrix_peak("bf16" if how.name == "bf16" else "fp32", where.name, recipe.train.threads)
     run_folder.write_environment(
         {
             **environment(),

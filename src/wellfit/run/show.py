@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from wellfit.monitor.progress import Progress, Stages, printable
@@ -43,7 +45,10 @@ class Quiet:
 
 
 class Terminal:
-    """Bars and lines on standard error, results on standard output."""
+    """Bars and lines on standard error, results on standard output; a context manager.
+
+    Leaving the context ends the bars, which give the terminal its cursor back.
+    """
 
     def __init__(self) -> None:
         self._stages: Stages | None = None
@@ -69,11 +74,26 @@ class Terminal:
 
     def line(self, text: str) -> None:
         """Print, after all bars have ended."""
+        self.close()
+        sys.stdout.write(text + "\n")
+
+    def close(self) -> None:
+        """End all bars."""
         self._end_training()
         if self._stages is not None:
             self._stages.close()
             self._stages = None
-        sys.stdout.write(text + "\n")
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def _end_training(self) -> None:
         if self._progress is not None:
@@ -147,12 +167,13 @@ def reference_lines(test: Evaluated, compressed: Compressed) -> str:
 
 def next_lines(folder: Path) -> str:
     """What to try next with a run."""
+    run = shlex.quote(str(folder))
     return "\n".join(
         [
             "Next:",
-            f'  wellfit generate {folder} --prompt "def main("',
-            f"  wellfit diagnose {folder}",
-            f"  wellfit data locate {folder} train-00000:1000",
+            f'  wellfit generate {run} --prompt "def main("',
+            f"  wellfit diagnose {run}",
+            f"  wellfit data locate {run} train-00000:1000",
             "  wellfit init YOUR_TEXT    # a recipe for your own documents",
         ]
     )

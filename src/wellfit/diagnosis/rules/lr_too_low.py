@@ -153,7 +153,8 @@ def _half_way(history: History, at: Array) -> int:
     A falling rate slows any curve; over the sum of rates only the model's own bend remains.
     """
     steps, rates = curves.finite(history.learning_rate)
-    spent = np.cumsum(np.interp(at, steps, rates))
+    # In shares of the largest, so that no sum can overflow.
+    spent = np.cumsum(np.interp(at, steps, rates / (np.abs(rates).max() or 1.0)))
     return int(np.clip(np.searchsorted(spent, spent[-1] / 2), 2, len(at) - 3))
 
 
