@@ -97,7 +97,7 @@ def test_code_keeps_the_prompts_for_code(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.py").write_text("def f():\n    return 1\n" * 50)
     recipe, _, _ = made(tmp_path / "src", tmp_path / "out.yaml")
-    assert recipe.monitor.prompts == ("def ", "The ", "import ")
+    assert recipe.monitor.prompts == ("def", "The", "import")
 
 
 def refusal(path: Path, out: Path) -> str:

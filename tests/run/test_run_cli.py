@@ -173,12 +173,12 @@ def test_two_trainings_in_one_folder(own_home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["cleaners", "filters", "readers", "optimizers", "schedules", "rules", "sizes", "kinds"]
+    "kind", ["clean", "filters", "readers", "optimizers", "schedules", "rules", "sizes", "kinds"]
 )
 def test_list_names_every_kind(tiny_home: Path, kind: str) -> None:
     done = wellfit(tiny_home, "list", kind)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) >= 2 or kind == "cleaners"
+    assert len(done.stdout.splitlines()) >= 2 or kind == "clean"
 
 
 def test_recipe_show_can_be_trained_again(tiny_home: Path, tmp_path: Path) -> None:

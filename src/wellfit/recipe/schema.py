@@ -318,7 +318,7 @@ class Monitor(Section):
         250, ge=1, description="Steps between samples; also at the last step."
     )
     prompts: tuple[str, ...] = Field(
-        ("def ", "The ", "import "), description="Fixed prompts that the model continues."
+        ("def", "The", "import"), description="Fixed prompts that the model continues."
     )
     sampling: Sampling = Field(Sampling(), description="How the samples are drawn.")
 

@@ -78,7 +78,7 @@ def _signature(function: Callable[..., Any]) -> str:
 
 
 KINDS: dict[str, Callable[[], Mapping[str, Callable[..., Any]]]] = {
-    "cleaners": _cleaners,
+    "clean": _cleaners,
     "filters": _filters,
     "optimizers": _optimizers,
     "readers": _readers,
