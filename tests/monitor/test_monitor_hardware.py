@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import time
 
 import pytest
@@ -81,10 +82,13 @@ def test_utilisation_is_a_share_or_unknown() -> None:
 
 
 def test_memory_of_the_process_grows_with_what_it_holds() -> None:
+    size = 64 * 2**20
     before = hardware.process_memory()
-    held = torch.ones(16 * 2**20)
-    grown = hardware.process_memory() - before
-    assert held.nbytes * 0.9 < grown < held.nbytes * 1.5
+    # Straight from the kernel: an allocator may hold pages that earlier tests gave back.
+    with mmap.mmap(-1, size) as held:
+        held.write(b"x" * size)
+        grown = hardware.process_memory() - before
+    assert size * 0.9 < grown < size * 2.5  # the bytes written from count once more
 
 
 @pytest.mark.gpu

@@ -74,7 +74,7 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "model.init": ((), "model.init=scaled_normal", "weights"),
     "train.budget.steps": ((), "train.budget.steps=5", "steps"),
     "train.budget.tokens": ((), "train.budget={tokens: 512}", "steps"),
-    "train.budget.epochs": ((), "train.budget={epochs: 0.2}", "steps"),
+    "train.budget.epochs": ((), "train.budget={epochs: 1.5}", "steps"),
     "train.budget.minutes": ((), "train.budget={minutes: 0.00001}", "steps"),
     "train.batch_tokens": ((), "train.batch_tokens=128", "weights"),
     "train.micro_batch": (("model.dropout=0.3",), "train.micro_batch=2", "weights"),

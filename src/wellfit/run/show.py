@@ -204,7 +204,11 @@ def place_lines(place: Place) -> str:
         where += f", row {place.row}"
     lines = [where]
     if place.start_byte is not None:
-        kind = "" if place.exact else " (the file spells these bytes differently: cleaning, an escape or its encoding)"
+        kind = (
+            ""
+            if place.exact
+            else " (the file spells these bytes differently: cleaning, an escape or its encoding)"
+        )
         lines.append(f"  bytes {place.start_byte}–{place.end_byte}{kind}")
     lines.append(f"  token {place.token} {place.text.decode(errors='replace')!r}")
     marked = f"{place.before}⟦{place.clean_text}⟧{place.after}"
