@@ -26,7 +26,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/train_step.py
+	$(BIN)/python benchmarks/train_step.py --out benchmarks/results/train_step.json
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py

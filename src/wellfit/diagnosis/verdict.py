@@ -115,7 +115,7 @@ def _fit(history: History, findings: Sequence[Finding], progress: Progress) -> t
                 "the losses came to rest with the rate; a longer run may still help",
             )
         return "underfit", "the loss still falls, and the last evaluation is the best one"
-    return "well_fit", "the validation loss has come to rest and does not rise"
+    return "well_fit", "the validation loss does not rise, and a fifth more steps promise little"
 
 
 def _falls_at_the_end(history: History) -> bool:

@@ -68,7 +68,7 @@ _ALARMS = {
 
 _VERDICTS = {
     ("well_fit", "converged"): "The training went well: the model improved on text it has never "
-    "seen until it levelled off.",
+    "seen, and a slightly longer run promises little more.",
     ("well_fit", "still_improving"): "The training went well: the model has levelled off on text "
     "it has never seen, while it still learns more of its training text.",
     ("well_fit", "stuck"): "The model does well on text it has never seen, and has stopped "
@@ -83,8 +83,8 @@ _VERDICTS = {
     ("overfit", "still_improving"): "The model still improves on its training text, but no longer "
     "on text it has not seen.",
     ("overfit", "stuck"): "The model learned its training text by heart and has stopped improving.",
-    ("unclear", "converged"): "The loss has levelled off; what that is worth on unseen text cannot "
-    "be told from these records.",
+    ("unclear", "converged"): "A slightly longer run promises little; what the loss is worth on "
+    "unseen text cannot be told from these records.",
     ("unclear", "still_improving"): "The loss was still falling at the end; what that is worth on "
     "unseen text cannot be told from these records.",
     ("unclear", "stuck"): "The loss hardly moves, and these records do not tell why.",
