@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Doctests are collected from every module, and two modules called `conftest` are one too many.
+collect_ignore_glob = ["*/conftest.py"]
+
 WELLFIT = str(Path(sys.executable).parent / "wellfit")
 
 RECIPE = """\
