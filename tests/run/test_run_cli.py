@@ -27,6 +27,7 @@ def records(run: Path, kind: str) -> list[dict[str, object]]:
 
 
 def test_a_run_leaves_everything_it_promises(tiny_home: Path) -> None:
+    """Break: leave the page, or the validation probe, out of a run."""
     run = tiny_home / "runs" / "tiny"
     for name in (
         "recipe.yaml",

@@ -40,3 +40,28 @@ def test_quickstart_goes_the_whole_way(tmp_path: Path, wellfit_command: str) -> 
     packed = sum(len(lzma.compress(text, preset=9)) for text in texts)
     said = re.search(r"xz -9 needs ([\d.]+) bits per byte file by file", done.stdout)
     assert said and float(said[1]) == pytest.approx(8 * packed / size, abs=0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_quickstart_beats_xz(tmp_path: Path, wellfit_command: str) -> None:
+    """The whole quickstart: fewer bits for each held-out byte than `xz -9` needs file by file.
+
+    Break: leave `optimizers.step()` out of `take_step`.
+    """
+    done = subprocess.run(
+        [wellfit_command, "quickstart", "--out", "here"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "here"
+    test = json.loads((run / "records" / "evaluations-0.jsonl").read_text().splitlines()[-1])
+    corpus = Corpus.open(run / "corpus")
+    sizes = {split: int(corpus.documents(split).bytes.sum()) for split in corpus.splits}
+    assert test["split"] == "test" and test["bytes"] == sizes["test"]
+    assert sizes["test"] >= 0.05 * sum(sizes.values())
+    packed = sum(len(lzma.compress(t.encode(), preset=9)) for t in corpus.texts("test"))
+    assert test["bits_per_byte"] < 8 * packed / sizes["test"]
