@@ -171,7 +171,8 @@ def test_size_and_budget_follow_the_amount() -> None:
     assert size == "nano"
     assert 5.2e6 < parameters < 5.3e6
     assert _budget(30e6, parameters, size)[0] == "tokens: 100000000"
-    assert _budget(20e6, parameters, size)[0] == "epochs: 4"
+    budget, _, why = _budget(20e6, parameters, size)
+    assert budget == "epochs: 4" and "about 20,000,000 tokens each" in why
     assert _budget(20_000, parameters, size)[0] == "epochs: 20"
     assert _size(100e6, 4_096)[0] == "micro"
     assert _size(1e12, 32_768)[0] == "small"

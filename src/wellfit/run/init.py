@@ -332,7 +332,8 @@ def _budget(tokens: float, parameters: int, size: str) -> tuple[str, int, str]:
     # Very little text: a few hundred steps are needed to learn anything, so it is repeated more.
     epochs = min(20, max(_EPOCHS, ceil(200 * batch / tokens)))
     steps = int(epochs * tokens / batch)
-    why = f"about {_amount(tokens).replace(' bytes', '')} tokens each; more repeats teach little"
+    about = f"{float(f'{tokens:.2g}'):,.0f}"
+    why = f"about {about} tokens each; more repeats teach little"
     if epochs > _EPOCHS:
         why = "little text, often repeated: watch for overfitting in the report"
     return f"epochs: {epochs}", max(1, steps), why
