@@ -65,9 +65,10 @@ def wellfit(
 
 @app.command()
 def quickstart(
-    out: Annotated[Path, typer.Option(help="The run folder; its corpus lies inside.")] = Path(
-        "runs/quickstart"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run folder; its corpus lies inside (default runs/quickstart)."),
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Minutes of training, without reading and reporting.")
     ] = None,

@@ -11,6 +11,16 @@ from pathlib import Path
 import pytest
 
 from wellfit.data.corpus import Corpus
+from wellfit.run.quickstart import free_folder
+
+
+def test_a_second_quickstart_takes_the_next_free_folder(tmp_path: Path) -> None:
+    """`make demo` works twice. Break: always give the first name."""
+    assert free_folder(tmp_path).name == "quickstart"
+    (tmp_path / "quickstart").mkdir()
+    assert free_folder(tmp_path).name == "quickstart-2"
+    (tmp_path / "quickstart-2").mkdir()
+    assert free_folder(tmp_path).name == "quickstart-3"
 
 
 @pytest.mark.slow
