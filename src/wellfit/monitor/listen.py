@@ -33,7 +33,7 @@ class Measures:
     device: str = "cpu"
     """Where the training runs, as PyTorch names it: `cpu`, `cuda:0`."""
     flops_per_token: float | None = None
-    """FLOPs of training on one token (`recipe.flops_per_token`)."""
+    """FLOPs of training on one token (`recipe.shapes.flops_per_token`)."""
     matrix_peak: float | None = None
     """FLOP/s of a matrix product on that device (`hardware.matrix_peak`)."""
 
