@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,11 @@ import pytest
 
 # Doctests are collected from every module, and two modules called `conftest` are one too many.
 collect_ignore_glob = ["*/conftest.py"]
+
+# A shell starts its background jobs with Ctrl-C ignored, and every process below inherits that.
+# The tests that interrupt a command mean a command started in the foreground.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WELLFIT = str(Path(sys.executable).parent / "wellfit")
 
