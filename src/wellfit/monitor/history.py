@@ -35,6 +35,10 @@ class Context:
     warmup_steps: int | None = None
     optimizer: str | None = None
     from_scratch: bool | None = None
+    accumulation: int | None = None
+    """Micro-batches an optimizer step is made from."""
+    task: str | None = None
+    """`language`, `classification`, `preference` or `reinforcement`, where it is known."""
     train_losses_are_per_step: bool = True
     """False where the logger averaged the training loss over its logging interval."""
 
@@ -45,7 +49,7 @@ class History:
 
     name: str
     format: str
-    """`run folder`, `training_metrics.json`, `trainer_state.json`."""
+    """For a person: `run folder`, `trainer_state.json`, `TensorBoard events`, `CSV`."""
     train_loss: Series = Series()
     validation_loss: dict[str, Series] = field(default_factory=dict)
     """Name of the evaluation set → losses; the main one is called `validation`."""
@@ -65,6 +69,10 @@ class History:
     events: tuple[Event, ...] = ()
     status: str = "unknown"
     """`running`, `finished`, `stopped`, `failed`, `crashed` or `unknown`."""
+    axis: str = "step"
+    """What `steps` count: `step`, or `epoch` or `row` where the log holds no steps."""
+    jumps: tuple[int, ...] = ()
+    """Steps to which the log jumped back: there a training was resumed."""
     attempts: int = 1
     superseded: int = 0
     """Records of earlier attempts that a later attempt replaced."""
