@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from simulated_runs import (
@@ -196,6 +197,153 @@ def no_labels(rng: Generator, severity: int) -> History:
     return history(rng, train, cosine(n, 1e-4), every=every)
 
 
+def learned_by_passes(rng: Generator, severity: int) -> History:
+    """Steps of 22, 30 or 40 % at every epoch border; inside an epoch the loss is nearly level."""
+    epochs = int(rng.choice([3, 4, 6]))
+    n = int(rng.choice([240, 600, 1800]))
+    t = np.arange(1, n + 1) / n
+    step = (0.22, 0.3, 0.4)[severity]
+    passes = np.minimum(np.ceil(t * epochs), epochs) - 1
+    curve = (1.0 + 1.2 * np.exp(-t * epochs / 0.1)) * (1 - step) ** passes
+    return history(
+        rng,
+        noisy(rng, curve, str(rng.choice(["normal", "skewed"])), rng.uniform(0.01, 0.06)),
+        cosine(n, 2e-5),
+        epochs=float(epochs),
+    )
+
+
+def learned_by_heart(rng: Generator, severity: int) -> History:
+    """20, 60 or 200 passes without validation, down to 0.1, 0.04 or 0.01 nats."""
+    n, every, kind, size = draw(rng)
+    curve = falling(rng, n, rng.uniform(2.5, 5), (0.1, 0.04, 0.01)[severity])
+    curve = (0.1, 0.04, 0.01)[severity] + curve - curve[-1]
+    return history(
+        rng,
+        noisy(rng, curve, kind, size),
+        cosine(n, 1e-4),
+        every=every,
+        epochs=(20.0, 60.0, 200.0)[severity],
+    )
+
+
+def widening_gap(rng: Generator, severity: int) -> History:
+    """The validation loss rests; the training loss ends 0.8, 1.2 or 1.8 nats below it."""
+    n, every, kind, size = draw(rng)
+    t = np.arange(1, n + 1) / n
+    rest = rng.uniform(2.0, 2.6)
+    held_out = rest + 1.5 * np.exp(-t / 0.06)
+    train = held_out - (0.8, 1.2, 1.8)[severity] * np.clip((t - 0.15) / 0.85, 0, 1)
+    k = int(rng.choice([8, 12, 20]))
+    places = np.linspace(n / k, n, k).astype(int) - 1
+    return history(
+        rng,
+        noisy(rng, train, kind, min(size, 0.05)),
+        cosine(n, 2e-4),
+        validation=noisy(rng, held_out[places], "normal", 0.003),
+        every=every,
+        epochs=6.0,
+    )
+
+
+def exploding_gradients(rng: Generator, severity: int) -> History:
+    """Gradient norms grow 20, 100 or 1,000 times while the loss stays where it began."""
+    n, every, kind, size = draw(rng)
+    t = np.arange(1, n + 1) / n
+    height = (20.0, 100.0, 1000.0)[severity]
+    norms = noisy(rng, height ** np.clip((t - 0.1) / 0.4, 0, 1), "skewed", 0.3)
+    curve = rng.uniform(1.3, 6.0) * (1 + 0.02 * t)
+    return history(
+        rng, noisy(rng, curve, kind, min(size, 0.05)), np.full(n, 1e-2), every=every, norms=norms
+    )
+
+
+def no_gradient(rng: Generator, severity: int) -> History:
+    """Zero at 30, 60 or 100 % of the steps."""
+    n, _, curve, train = _usual(rng)
+    norms = usual_norms(rng, n)
+    norms[rng.random(n) < (0.3, 0.6, 1.1)[severity]] = 0.0
+    return history(rng, train, cosine(n, 1e-3), validation=evaluations(rng, curve), norms=norms)
+
+
+def ordered_data(rng: Generator, severity: int) -> History:
+    """Every pass runs through the same hills, 12, 20 or 40 % high."""
+    epochs = int(rng.choice([5, 8, 10]))
+    n = epochs * int(rng.choice([60, 150]))
+    t = np.arange(1, n + 1) / n
+    phase = (t * epochs) % 1.0
+    hills = 1 + (0.12, 0.2, 0.4)[severity] * (phase if rng.random() < 0.5 else phase < 0.5)
+    curve = falling(rng, n, 3.0, 2.0)
+    return history(
+        rng,
+        noisy(rng, curve * hills, "normal", rng.uniform(0.01, 0.05)),
+        cosine(n, 2e-4),
+        validation=evaluations(rng, curve),
+        epochs=float(epochs),
+    )
+
+
+def swinging(rng: Generator, severity: int) -> History:
+    """Waves of 12, 20 or 40 % to either side, six to twelve of them, in no time with epochs."""
+    n = int(rng.choice([300, 800, 2000]))
+    t = np.arange(1, n + 1) / n
+    waves = np.sin(2 * np.pi * rng.uniform(6, 12) * t + rng.uniform(0, 6))
+    curve = falling(rng, n, 5.0, 2.0) * np.exp((0.12, 0.2, 0.4)[severity] * waves)
+    return history(
+        rng,
+        noisy(rng, curve, str(rng.choice(["normal", "skewed"])), rng.uniform(0.01, 0.06)),
+        np.full(n, 3e-3),
+        norms=usual_norms(rng, n),
+    )
+
+
+def jumping_scores(rng: Generator, severity: int) -> History:
+    """Evaluations that jump by 20, 30 or 50 % while the training loss is unsteady as well."""
+    n, every, _, _ = draw(rng)
+    curve = falling(rng, n, 2.0, 0.6)
+    k = int(rng.choice([10, 16, 30]))
+    places = np.linspace(n / k, n, k).astype(int) - 1
+    size = (0.2, 0.3, 0.5)[severity]
+    return history(
+        rng,
+        noisy(rng, curve, "skewed", 0.3),
+        np.full(n, 2e-3),
+        validation=noisy(rng, curve[places], "normal", size),
+        every=every,
+    )
+
+
+def peak_too_high(rng: Generator, severity: int) -> History:
+    """The loss falls during the warm-up and rises by 40, 80 or 150 % before the peak."""
+    n, every, kind, size = draw(rng)
+    t = np.arange(1, n + 1) / n
+    warmup = rng.uniform(0.25, 0.5)
+    curve = falling(rng, n, 6.0, 2.5)
+    turn = max(1, int(0.6 * warmup * n))
+    curve[turn:] = curve[turn]  # from there on it learns nothing, so the rise is what it says
+    climb = (0.4, 0.8, 1.5)[severity] * np.clip((t / warmup - 0.6) / 0.3, 0, 1)
+    back = 1 - rng.uniform(0, 0.9) * np.clip((t - warmup) / (1 - warmup), 0, 1)
+    return history(
+        rng,
+        noisy(rng, curve * (1 + climb * back), kind, min(size, 0.05)),
+        cosine(n, 1e-2, warmup=warmup),
+        every=every,
+    )
+
+
+def state_lost(rng: Generator, severity: int) -> History:
+    """At a resume the loss steps up by 15, 30 or 80 % and comes down slowly."""
+    n, every, kind, size = draw(rng)
+    curve = falling(rng, n, 8.0, 3.0)
+    at = int(n * rng.uniform(0.4, 0.8)) // every * every + every
+    after = np.arange(1, n + 1) - at
+    step = (0.15, 0.3, 0.8)[severity] * np.exp(-np.maximum(after, 0) / (0.3 * n)) * (after >= 0)
+    made = history(
+        rng, noisy(rng, curve * (1 + step), kind, min(size, 0.03)), cosine(n, 1e-3), every=every
+    )
+    return replace(made, jumps=(at,), attempts=2)
+
+
 FAULTS: dict[str, tuple[str, Callable[[Generator, int], History]]] = {
     "not_a_number": ("non_finite", not_a_number),
     "broken_gradients": ("non_finite", broken_gradients),
@@ -210,5 +358,15 @@ FAULTS: dict[str, tuple[str, Callable[[Generator, int], History]]] = {
     "schedule_too_short": ("lr_too_low", schedule_too_short),
     "rate_tiny": ("lr_too_low", rate_tiny),
     "no_labels": ("zero_loss", no_labels),
+    "learned_by_passes": ("memorisation", learned_by_passes),
+    "learned_by_heart": ("memorisation", learned_by_heart),
+    "widening_gap": ("generalisation_gap", widening_gap),
+    "exploding_gradients": ("gradient_explosion", exploding_gradients),
+    "no_gradient": ("vanishing_gradient", no_gradient),
+    "ordered_data": ("oscillation", ordered_data),
+    "swinging": ("oscillation", swinging),
+    "jumping_scores": ("oscillation", jumping_scores),
+    "peak_too_high": ("lr_too_high", peak_too_high),
+    "state_lost": ("resume_lost_state", state_lost),
 }
 """Family → the kind of finding it must raise (as a warning or worse), and how runs are drawn."""

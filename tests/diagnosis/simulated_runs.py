@@ -7,6 +7,7 @@ while the rules were made; `TEST` seeds were run only after every threshold stoo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -359,6 +360,81 @@ def stopped_early(rng: Generator) -> History:
     )
 
 
+def epoch_scatter(rng: Generator) -> History:
+    """Several passes over shuffled data: what epochs there are does not show in the loss."""
+    n, every, kind, size = draw(rng)
+    curve = falling(rng, n, 3.5, 1.8)
+    return history(
+        rng,
+        noisy(rng, curve, kind, size),
+        cosine(n, 2e-4),
+        validation=evaluations(rng, curve),
+        every=every,
+        epochs=float(rng.integers(3, 12)),
+    )
+
+
+def honest_gap(rng: Generator) -> History:
+    """The training loss falls below the validation loss, and both fall to the end."""
+    n, every, kind, size = draw(rng)
+    curve = falling(rng, n, 5.0, 2.4)
+    t = np.arange(1, n + 1) / n
+    train = curve * (1 - rng.uniform(0.02, 0.15) * t)
+    return history(
+        rng,
+        noisy(rng, train, kind, size),
+        cosine(n, 3e-4),
+        validation=evaluations(rng, curve, gap=1.0),
+        every=every,
+        epochs=3.0,
+        norms=usual_norms(rng, n),
+    )
+
+
+def long_warmup(rng: Generator) -> History:
+    """A third of the run is warm-up, and all goes well."""
+    n, every, kind, size = draw(rng)
+    curve = falling(rng, n, 10.8, 3.5)
+    return history(
+        rng,
+        noisy(rng, curve, kind, size),
+        cosine(n, 1e-3, warmup=rng.uniform(0.15, 0.4)),
+        validation=evaluations(rng, curve),
+        every=every,
+        norms=usual_norms(rng, n),
+    )
+
+
+def resumed(rng: Generator) -> History:
+    """Resumed once or twice, with everything that there is to load."""
+    n, every, kind, size = draw(rng)
+    curve = falling(rng, n, 9.0, 3.0)
+    made = history(
+        rng,
+        noisy(rng, curve, kind, size),
+        cosine(n, 1e-3),
+        validation=evaluations(rng, curve),
+        every=every,
+    )
+    seams = sorted(int(step) for step in rng.integers(n // 5, n, size=int(rng.integers(1, 3))))
+    return replace(made, jumps=tuple(seams), attempts=1 + len(seams))
+
+
+def small_gradients_at_the_end(rng: Generator) -> History:
+    """A task that is learned: loss and gradients fall by orders of magnitude."""
+    n, every, kind, size = draw(rng)
+    curve = falling(rng, n, 2.0, 0.02)
+    norms = noisy(rng, 10.0 * curve**2, "skewed", 0.3)
+    return history(
+        rng,
+        noisy(rng, curve, kind, size),
+        cosine(n, 1e-4, floor=0.0),
+        validation=evaluations(rng, curve),
+        every=every,
+        norms=norms,
+    )
+
+
 HEALTHY: dict[str, Callable[[Generator], History]] = {
     "from_scratch": from_scratch,
     "fine_tuning": fine_tuning,
@@ -377,4 +453,9 @@ HEALTHY: dict[str, Callable[[Generator], History]] = {
     "preferences": preferences,
     "small_batches": small_batches,
     "stopped_early": stopped_early,
+    "epoch_scatter": epoch_scatter,
+    "honest_gap": honest_gap,
+    "long_warmup": long_warmup,
+    "resumed": resumed,
+    "small_gradients_at_the_end": small_gradients_at_the_end,
 }

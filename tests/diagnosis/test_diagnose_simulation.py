@@ -50,7 +50,7 @@ def test_clopper_pearson_agrees_with_known_values() -> None:
 
 
 def test_healthy_runs_raise_no_alarm(capsys: pytest.CaptureFixture[str]) -> None:
-    """≤ 1 % of 1,020 healthy runs of seventeen families get a warning or worse.
+    """≤ 1 % of 1,320 healthy runs of twenty-two families get a warning or worse.
 
     Fails when `EVIDENCE` and `CHOICE` of `rules/overfitting.py` are 0, and when `Z` of
     `rules/loss_spike.py` is 4 instead of 8.

@@ -49,6 +49,19 @@ def stop_at(step: int, reason: str) -> Change:
     return Change(f"Stop at step {step:,}: {reason}", {"train.budget": {"steps": step}})
 
 
+def fewer_epochs(history: History, epochs: float, passes: float) -> Change:
+    """End after so many passes over the data."""
+    per_epoch = history.context.steps_per_epoch
+    if per_epoch is None and len(history.train_loss):
+        per_epoch = history.train_loss.steps[-1] / passes
+    patch = {"train.budget": {"steps": max(1, round(epochs * per_epoch))}} if per_epoch else {}
+    return Change(
+        f"Score held-out text, and train for {epochs:.3g} passes instead of {passes:.3g}; more "
+        "text serves better than more passes.",
+        patch,
+    )
+
+
 def train_longer(history: History) -> Change:
     """The change for a run that ended, or was cut, while it still learned.
 

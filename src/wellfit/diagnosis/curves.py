@@ -20,6 +20,8 @@ FLOOR = 0.02
 """Nats added before the logarithm: 0.02 nats are 2 % of perplexity, too little to argue about."""
 MAD_TO_SD = 1.4826
 """Standard deviation over median absolute deviation, for normal noise."""
+LONG = 50_000
+"""Values from which on a median around every single one is not worth its time."""
 PARTS = 20
 """Parts a curve is cut into: one is 5 % of the run, the persistence that FAULTS asks of O01."""
 
@@ -52,10 +54,7 @@ class Trend:
 
 def finite(series: Series) -> tuple[Array, Array]:
     """Series → the steps and values that are finite numbers, as arrays."""
-    steps = np.asarray(series.steps, dtype=np.float64)
-    values = np.asarray(series.values, dtype=np.float64)
-    keep = np.isfinite(values)
-    return steps[keep], values[keep]
+    return series.finite
 
 
 def scaled(losses: Array) -> Array:
@@ -71,7 +70,17 @@ def unscaled(level: float) -> float:
 def middle(values: Array) -> float:
     """Values, at least one → their median; ten times faster than `np.median` on short arrays."""
     ordered = np.sort(values)
-    return float(0.5 * (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]))
+    # Halved first: the sum of two huge gradient norms would overflow.
+    return float(0.5 * ordered[(len(ordered) - 1) // 2] + 0.5 * ordered[len(ordered) // 2])
+
+
+def times(after: float, before: float) -> float:
+    """Two positive numbers → how many times the first is the second; 1e300 where it is more.
+
+    >>> times(6.0, 2.0), times(1e308, 1e-10)
+    (3.0, 1e+300)
+    """
+    return after / before if after / 1e300 < before else 1e300
 
 
 def change(before: float, after: float) -> float:
@@ -118,8 +127,15 @@ def _spread(values: Array) -> float:
 def running_median(values: Array, half: int) -> Array:
     """Values → the median of each value and its `half` neighbours on either side.
 
-    The ends see their own neighbours mirrored; more than `half` values are needed.
+    The ends see their own neighbours mirrored; more than `half` values are needed. Beyond
+    `LONG` values, medians of whole blocks with straight lines between them stand for it.
     """
+    if len(values) > LONG:
+        width = 2 * half + 1
+        count = len(values) // width
+        blocks = values[: count * width].reshape(count, width)
+        places = np.arange(count) * width + half
+        return np.asarray(np.interp(np.arange(len(values)), places, np.median(blocks, axis=1)))
     padded = np.pad(values, half, mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
     return np.asarray(np.median(windows, axis=1), dtype=np.float64)
@@ -143,7 +159,7 @@ def trend(series: Series, share: float = 0.2, fewest: int = 4) -> Trend | None:
     if len(x) < fewest or spread == 0.0:
         return None
     slope, error = steepness(x, y)
-    level = float(np.median(losses[-count:]))
+    level = middle(losses[-count:])
     return Trend(-slope * share, error * share, level, int(steps[-count]), count)
 
 
@@ -200,6 +216,26 @@ def falling(values: Array) -> Array:
     return np.repeat(np.array(means, dtype=np.float64), counts)
 
 
+def near(steps: Array, at: Array, train: Array) -> Array:
+    """Steps of evaluations, and steps and values of training losses → the training loss at each.
+
+    The median of those since half-way from the evaluation before to half-way to the next, the
+    ten nearest at most.
+    """
+    half = np.diff(steps) / 2
+    first, last = (half[0], np.inf) if len(half) else (np.inf, np.inf)
+    left = np.searchsorted(at, steps - np.append(first, half), side="right")
+    right = np.searchsorted(at, steps + np.append(half, last), side="right")
+    found = np.empty(len(steps))
+    for i, step in enumerate(steps):
+        inside = np.arange(left[i], right[i])
+        if len(inside) == 0:
+            inside = np.array([np.argmin(np.abs(at - step))])
+        nearest = inside[np.argsort(np.abs(at[inside] - step), kind="stable")[:10]]
+        found[i] = middle(train[nearest])
+    return found
+
+
 # ── facts that several rules ask for ───────────────────────────────────────────────────────
 
 
@@ -238,6 +274,9 @@ def restarted(history: History, first: float, last: float) -> bool:
     if len(rates) < 3:
         return False
     peak = np.maximum.accumulate(rates)
+    low = np.flatnonzero(rates < peak / 1.5)
+    if len(low) == 0 or not np.any(np.diff(rates[low[0] :]) > 0):
+        return False
     lowest, fallen = rates[0], False
     for i in range(1, len(rates)):
         if rates[i] < peak[i] / 1.5:

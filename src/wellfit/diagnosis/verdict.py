@@ -25,7 +25,16 @@ FALLING = 0.995
 SIGNIFICANT = 3.0
 """Standard errors that a trend must pass."""
 _TOO_LITTLE = f"less than {WORTH:.0%} or not significant"
-STUCK = ("non_finite", "zero_loss", "divergence", "plateau", "lr_too_low")
+STUCK = (
+    "non_finite",
+    "zero_loss",
+    "divergence",
+    "lr_too_high",
+    "gradient_explosion",
+    "vanishing_gradient",
+    "plateau",
+    "lr_too_low",
+)
 """Kinds that stop learning when they are an alarm and last to the end."""
 
 
@@ -82,6 +91,13 @@ def _apart_from_cooldown(history: History) -> tuple[Progress, str]:
     return "converged", f"{gain}, {_TOO_LITTLE}"
 
 
+def promised(history: History) -> Trend | None:
+    """What a run a fifth longer would gain, as the verdict reads it; None where it cannot tell."""
+    if cooled_down(history):
+        return gain_apart_from_cooldown(history)
+    return curves.trend(_witness(history)[1])
+
+
 def _worth_it(trend: Trend) -> bool:
     nats = trend.gain * (trend.level + curves.FLOOR)
     return trend.gain > max(WORTH, SIGNIFICANT * trend.error) and nats > WORTH_NATS
@@ -95,6 +111,10 @@ def _fit(history: History, findings: Sequence[Finding], progress: Progress) -> t
     kinds = {finding.kind for finding in findings if finding.severity != "info"}
     if "overfitting" in kinds:
         return "overfit", "the validation loss rises beyond its noise while the training loss falls"
+    if "generalisation_gap" in kinds:
+        return "overfit", "the training loss falls on, the validation loss has come to rest"
+    if "memorisation" in kinds and len(_evaluations(history)) >= FEWEST_EVALUATIONS:
+        return "overfit", "the training loss falls where texts come again, the validation loss not"
     if progress == "stuck":
         if kinds & {"non_finite"}:
             return "unclear", "the losses are no numbers"
@@ -103,7 +123,8 @@ def _fit(history: History, findings: Sequence[Finding], progress: Progress) -> t
         return "underfit", "learning stopped before the data was learned"
     evaluations = _evaluations(history)
     if len(evaluations) < FEWEST_EVALUATIONS:
-        return "unclear", f"fewer than {FEWEST_EVALUATIONS} validation losses"
+        suspected = "memorisation is suspected, and " if "memorisation" in kinds else ""
+        return "unclear", f"{suspected}fewer than {FEWEST_EVALUATIONS} validation losses"
     if progress == "unclear":
         return "unclear", "whether a longer run would help is unclear"
     if progress == "still_improving":
@@ -142,7 +163,7 @@ def longer_helps(history: History) -> bool:
 
 
 def _stops(finding: Finding) -> bool:
-    if finding.kind == "non_finite":
+    if finding.kind in ("non_finite", "lr_too_high"):
         return finding.severity == "critical"
     if finding.kind == "lr_too_low":
         return finding.certainty == "certain" and finding.severity == "critical"

@@ -7,12 +7,17 @@ in `notes`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from wellfit.records import Event, Sampled, Saved
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Series:
     """Values over steps, steps strictly increasing; values may be NaN or infinite."""
 
@@ -21,6 +26,22 @@ class Series:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    @cached_property
+    def finite(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Steps and values where the value is a finite number, as arrays that cannot be changed.
+
+        Made once: a score of rules asks for them, and a log may hold a million points.
+        """
+        import numpy as np  # here: whoever only reads a run does not need it
+
+        steps = np.asarray(self.steps, dtype=np.float64)
+        values = np.asarray(self.values, dtype=np.float64)
+        keep = np.isfinite(values)
+        found = steps[keep], values[keep]
+        for array in found:
+            array.flags.writeable = False
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from wellfit.monitor.history import History, Series
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,33 +104,46 @@ def epoch_losses(history: History) -> tuple[EpochLoss, ...]:
     >>> [(one.epoch, one.end, one.train_loss) for one in told]
     [(1, 1.0, 3.5), (2, 1.5, 2.0)]
     """
-    loss_at = dict(zip(history.train_loss.steps, history.train_loss.values, strict=True))
-    validation = history.validation_loss.get("validation", Series())
-    validation_at = dict(zip(validation.steps, validation.values, strict=True))
-    members: dict[int, list[tuple[int, float]]] = {}
-    for step, passes in zip(history.epoch.steps, history.epoch.values, strict=True):
-        if math.isfinite(passes):
-            # 0.1 + 0.2 steps of an epoch are a hair more than 0.3.
-            members.setdefault(max(1, math.ceil(passes - 1e-9)), []).append((step, passes))
+    import numpy as np  # here and below: whoever only reads a run does not need it
+
+    steps = np.asarray(history.epoch.steps, dtype=np.int64)
+    passes = np.asarray(history.epoch.values, dtype=np.float64)
+    steps, passes = steps[np.isfinite(passes)], passes[np.isfinite(passes)]
+    # 0.1 + 0.2 steps of an epoch are a hair more than 0.3.
+    numbers = np.maximum(1, np.ceil(passes - 1e-9))
+    order = np.argsort(numbers, kind="stable")
+    loss, trained = _at(history.train_loss, steps)
+    score, scored = _at(history.validation_loss.get("validation", Series()), steps)
     told = []
-    for number, inside in sorted(members.items()):
-        losses = [loss_at[step] for step, _ in inside if step in loss_at]
-        finite = [loss for loss in losses if math.isfinite(loss)]
-        if not losses:
+    for inside in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+        losses = loss[inside][trained[inside]]
+        if len(losses) == 0:
             continue
-        validations = [validation_at[step] for step, _ in inside if step in validation_at]
+        finite = losses[np.isfinite(losses)]
+        validations = score[inside][scored[inside]]
         told.append(
             EpochLoss(
-                epoch=number,
-                end=inside[-1][1],
+                epoch=int(numbers[inside[0]]),
+                end=float(passes[inside][-1]),
                 steps=len(losses),
                 # Divided first: a sum of losses near the largest float would overflow.
-                train_loss=math.fsum(loss / len(finite) for loss in finite) if finite else math.nan,
+                train_loss=math.fsum(finite / len(finite)) if len(finite) else math.nan,
                 non_finite=len(losses) - len(finite),
-                validation_loss=validations[-1] if validations else None,
+                validation_loss=float(validations[-1]) if len(validations) else None,
             )
         )
     return tuple(told)
+
+
+def _at(series: Series, steps: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """A series and steps → a value for each, and whether the series really has that step."""
+    import numpy as np
+
+    if not len(series):
+        return np.zeros(len(steps)), np.zeros(len(steps), dtype=bool)
+    known = np.asarray(series.steps, dtype=np.int64)
+    place = np.minimum(np.searchsorted(known, steps), len(known) - 1)
+    return np.asarray(series.values, dtype=np.float64)[place], known[place] == steps
 
 
 def _ends(series: Series) -> tuple[float | None, float | None]:
@@ -143,15 +160,11 @@ def _best(
 
 
 def _lowest(series: Series) -> tuple[int, float] | None:
-    finite = [
-        (value, step)
-        for step, value in zip(series.steps, series.values, strict=True)
-        if math.isfinite(value)
-    ]
-    if not finite:
+    steps, values = series.finite
+    if len(values) == 0:
         return None
-    value, step = min(finite)
-    return step, value
+    place = int(values.argmin())
+    return int(steps[place]), float(values[place])
 
 
 def _share(part: float, whole: float | None) -> float | None:

@@ -20,9 +20,7 @@ NOISE = 5.0
 GRADIENTS = 3.0
 """The gradient norm after the rise over before it: a change of data leaves it near 1."""
 EXPLODED = 10.0
-"""Growth of the gradient norm over a run that gained nothing."""
-NOTHING = 0.02
-"""A gain under 2 % of the loss is none."""
+"""Growth of the gradient norm that names it as a cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +55,8 @@ def divergence(history: History) -> list[Finding] | NotAssessed:
     (critical); the gradient norm tripled with the rise; the loss still rises. A level that
     merely shifts and falls on is a change of data, not a divergence. Where the log is sparse the
     validation loss is a second witness: both must rise ≥ 20 % and lose half of their gain, and
-    their evidence adds in quadrature. A run that ends no better than it began while its
-    gradients grew tenfold counts as well. Rises after a
-    planned rise of the rate are left alone. Causes: O01, O05, O08, O11, P02.
+    their evidence adds in quadrature. Rises after a planned rise of the rate are left alone.
+    Causes: O01, O05, O08, O11, P02.
     """
     if not curves.loss_is_likelihood(history):
         return NotAssessed(
@@ -81,8 +78,7 @@ def divergence(history: History) -> list[Finding] | NotAssessed:
     if witness is not None:
         growth = _gradient_growth(history, witness.low_step)
         return [_finding(history, witness, growth, "validation")]
-    exploded = _exploded(history, levels, climb)
-    return [exploded] if exploded else []
+    return []
 
 
 def _climb(levels: Levels) -> Climb:
@@ -108,9 +104,9 @@ def _gradient_growth(history: History, low_step: int) -> float | None:
     """Median gradient norm after the lowest point over the median just before it."""
     steps, norms = curves.finite(history.grad_norm)
     before, after = norms[steps <= low_step][-20:], norms[steps > low_step]
-    if len(before) < 3 or len(after) < 3 or float(np.median(before)) <= 0:
+    if len(before) < 3 or len(after) < 3 or curves.middle(before) <= 0:
         return None
-    return float(np.median(after) / np.median(before))
+    return curves.times(curves.middle(after), curves.middle(before))
 
 
 def _validation(history: History, train: Climb) -> Climb | None:
@@ -128,32 +124,6 @@ def _validation(history: History, train: Climb) -> Climb | None:
     seen = [max(0.0, c.rise) / max(c.noise, 1e-3) for c in (climb, train)]
     together = float(np.hypot(seen[0], seen[1])) >= NOISE
     return climb if climb.rise >= RISE and train.rise >= RISE and together else None
-
-
-def _exploded(history: History, levels: Levels, climb: Climb) -> Finding | None:
-    _, norms = curves.finite(history.grad_norm)
-    if len(norms) < 10:
-        return None
-    fifth = len(norms) // 5
-    early, late = float(np.median(norms[:fifth])), float(np.median(norms[-2 * fifth :]))
-    gained = climb.start - float(np.median(levels.level[-3:]))
-    if gained >= NOTHING or early <= 0 or late / early < EXPLODED:
-        return None
-    zero = curves.rate_is_zero(history)
-    return Finding(
-        kind="divergence",
-        severity="critical",
-        certainty="possible",
-        since_step=int(levels.last_step[0]),
-        evidence=(
-            f"For: the gradient norm grew from {early:.3g} to {late:.3g}.",
-            f"For: the loss gained nothing ({curves.unscaled(climb.start):.4g} to "
-            f"{curves.unscaled(climb.end):.4g}).",
-            "Against: the loss itself does not climb.",
-        ),
-        causes=_causes(history, climb, late / early, zero=zero),
-        change=None if zero else scale_rate(history, 1 / 10, "gradients grow, nothing is gained."),
-    )
 
 
 def _finding(history: History, climb: Climb, growth: float | None, which: str) -> Finding:

@@ -170,9 +170,9 @@ def _gradient_growth(history: History, jump: Jump) -> float | None:
     steps, norms = curves.finite(history.grad_norm)
     inside = norms[(steps >= jump.first_step) & (steps <= jump.last_step)]
     before = norms[steps < jump.first_step][-max(5, len(inside)) :]
-    if len(inside) < 3 or len(before) < 3 or float(np.median(before)) <= 0:
+    if len(inside) < 3 or len(before) < 3 or curves.middle(before) <= 0:
         return None
-    return float(np.median(inside) / np.median(before))
+    return curves.times(curves.middle(inside), curves.middle(before))
 
 
 def _jump_finding(history: History, jumps: list[Jump], steps: Array) -> Finding:

@@ -167,7 +167,7 @@ def _standard_error(history: History, losses: Array) -> float | None:
     _, errors = curves.finite(history.validation_se)
     if len(errors) == 0:
         return None
-    return float(np.median(errors)) / (float(np.median(losses)) + curves.FLOOR)
+    return float(np.median(errors)) / (curves.middle(losses) + curves.FLOOR)
 
 
 def _grouped(steps: Array, losses: Array) -> tuple[Array, Array]:
@@ -177,7 +177,7 @@ def _grouped(steps: Array, losses: Array) -> tuple[Array, Array]:
     spans = list(pairwise(cuts))
     return (
         np.array([steps[b - 1] for _, b in spans]),
-        np.array([losses[a:b].mean() for a, b in spans]),
+        np.array([np.sum(losses[a:b] / (b - a)) for a, b in spans]),
     )
 
 
@@ -190,7 +190,7 @@ def _training_fall(train: Series, low_step: int) -> str | None:
     after = after[-max(1, min(10, len(after) // 2)) :]
     if len(after) == 0:
         return None
-    old, new = float(np.median(before)), float(np.median(after))
+    old, new = curves.middle(before), curves.middle(after)
     change = curves.scaled(np.array([new, old]))
     spread = curves.noise(curves.scaled(losses)) * np.sqrt(1 / len(before) + 1 / len(after))
     if change[1] - change[0] <= max(0.005, float(spread)):

@@ -31,6 +31,11 @@ LOWEST_CHANCE = 0.96 * float(np.log(2))
 """Chance between two classes, the lowest chance level there is: below it, flat means nothing."""
 HIGH = 7.0
 """Nats: uniform over 1,100 entries; no trained language model rests there."""
+RESTS = 5.0
+"""Nats: what the frequencies of pairs of tokens reach with tens of thousands of entries. A model
+of language that learns nothing below it learns no language."""
+EARLY = 0.15
+"""Share of the run by which such a loss has come to rest; a learning curve bends later."""
 CLASSES = (2, 3, 4)
 """Numbers of classes whose chance levels ln k lie far enough apart to be recognised."""
 
@@ -58,7 +63,8 @@ def plateau(history: History) -> list[Finding] | NotAssessed:
     (uniform guesses: critical) or, for training from scratch, above 0.75 (the context is not
     used: warning); and, vocabulary or not, where nothing fell since the first twentieth of the
     run and the level is that of chance: ln 2, ln 3, ln 4 (up to 4 %
-    below, as unequal classes have it), or above 7 nats. Flat from
+    below, as unequal classes have it), or above 7 nats; or where training and validation loss came
+    to rest above 5 nats in the first 15 % of the run. Flat from
     the start elsewhere above ln 2 is information. A loss that fell and then rests is converged,
     not a plateau; one below ln 2 shows a model that knows something. The unigram entropy of the
     targets would settle the range between. Causes: O24, D01, O16, A13, O03.
@@ -81,6 +87,9 @@ def plateau(history: History) -> list[Finding] | NotAssessed:
     vocabulary = history.context.vocabulary_size
     if vocabulary and vocabulary > 1:
         return _against_vocabulary(history, course, float(np.log(vocabulary)), since)
+    rest = _rests_high(history, course)
+    if rest is not None:
+        return [_finding(history, course, since, f"a high rest since step {rest:,}", "warning")]
     if not course.never or course.end < LOWEST_CHANCE:
         return []
     chance = [k for k in CLASSES if -0.04 <= course.end / float(np.log(k)) - 1 <= 0.02]
@@ -113,6 +122,23 @@ def read_course(history: History) -> Course:
         and _validation_fall(history) < BARELY_VALIDATED
     )
     return Course(curves.unscaled(end), flat, never, fall, -curves.change(float(level[0]), end))
+
+
+def _rests_high(history: History, course: Course) -> int | None:
+    """The step since which training and validation loss rest above 5 nats; None elsewhere."""
+    levels = curves.levels(history.train_loss)
+    assert levels is not None
+    scored, losses = curves.finite(history.validation_loss.get("validation", Series()))
+    first = round(EARLY * len(levels.level))
+    if not course.flat or len(losses) < 2 or len(levels.level) < 2 / EARLY or course.never:
+        return None
+    level = levels.level[first:]
+    fell = float(np.mean(level[:3]) - np.mean(level[-3:]))
+    later = losses[scored > levels.last_step[first]]
+    if len(later) < 2 or min(course.end, float(later[-1])) < RESTS:
+        return None
+    validated = float(curves.scaled(later[:1])[0] - curves.scaled(later[-1:])[0])
+    return int(levels.first_step[first]) if max(fell, validated) < FLAT else None
 
 
 def _validation_fall(history: History) -> float:
@@ -167,7 +193,9 @@ def _finding(history: History, course: Course, since: int, level: str, severity:
         Cause("O16", 0.3, "the weights that matter are not in the optimizer, or frozen (A13)"),
         Cause("O24", 0.25, "the model cannot use the context"),
     ]
-    if len(norms) >= 8 and np.median(norms[-len(norms) // 3 :]) >= 10 * np.median(norms[:3]):
+    if len(norms) >= 8 and curves.middle(norms[-len(norms) // 3 :]) / 10 >= curves.middle(
+        norms[:3]
+    ):
         causes.insert(0, Cause("O01", 0.5, "gradients grew tenfold: the rate is too high"))
         change = scale_rate(history, 1 / 10, "gradients grow while nothing is learned.")
     else:
