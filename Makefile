@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check format bench docs clean
+.PHONY: demo test test-all check format bench bench-diagnose docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/wellfit quickstart
@@ -27,6 +27,10 @@ format: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/train_step.py --out benchmarks/results/train_step.json
+
+# Needs labelled logs (LOGS=DIR); the four peers are installed in .venv-peers, never in .venv.
+bench-diagnose: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/diagnose.py $(if $(LOGS),--logs $(LOGS)) --out benchmarks/results/diagnose.json
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py

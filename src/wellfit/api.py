@@ -47,15 +47,24 @@ def train(
     return run(loaded, Path(out) if out is not None else Path("runs") / loaded.name, resume=resume)
 
 
-def diagnose(path: str | Path) -> Diagnosis:
-    """A run folder, `training_metrics.json` or `trainer_state.json` → verdict and findings.
+def diagnose(
+    path: str | Path,
+    *,
+    vocabulary_size: int | None = None,
+    epochs: float | None = None,
+    task: str | None = None,
+) -> Diagnosis:
+    """The log of one run, a folder that holds one, or a run folder → verdict and findings.
 
-    Needs no torch. Raises LogError when nothing there can be read.
+    What the log does not tell of the run can be said beside it, and wins over what it tells: the
+    size of the vocabulary, the planned passes over the data, and the task (`language`,
+    `classification`, `preference` or `reinforcement`).
+    Needs no torch. Raises LogError when nothing there can be read, or several runs are there.
     """
+    from wellfit.diagnosis import Given, read
     from wellfit.diagnosis import diagnose as diagnose_history
-    from wellfit.diagnosis import read
 
-    return diagnose_history(read(Path(path)))
+    return diagnose_history(read(Path(path), Given(vocabulary_size, epochs, task)))
 
 
 def evaluate(run: str | Path, split: str = "test") -> Evaluated:

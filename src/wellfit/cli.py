@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +41,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text
 
 
 def _print(text: str) -> None:
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    if text:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
 
 def _print_version(wanted: bool) -> None:
@@ -148,28 +150,84 @@ def _print_stream(prompt: str, pieces: object) -> None:
     sys.stdout.write("\n")
 
 
+class Task(StrEnum):
+    """What a training is for, where its log does not tell."""
+
+    language = "language"
+    classification = "classification"
+    preference = "preference"
+    reinforcement = "reinforcement"
+
+
 @app.command()
 def diagnose(
-    path: Annotated[
-        Path,
+    paths: Annotated[
+        list[str],
         typer.Argument(
-            metavar="PATH", help="A run folder, training_metrics.json or trainer_state.json."
+            metavar="PATH...", help="Logs, folders that hold one, run folders; - is standard input."
         ),
     ],
     as_json: AsJson = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page; for several runs, a folder of pages."),
+    ] = None,
+    sarif: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Write SARIF 2.1.0; - prints it instead of the text."),
+    ] = None,
+    vocab: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help="Size of the vocabulary.")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(metavar="E", help="Planned passes over the data.")
+    ] = None,
+    task: Annotated[Task | None, typer.Option(help="What is trained.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Watch a growing log until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Say what is going wrong in a training, why, and what to change."""
-    from wellfit.diagnosis import diagnose as diagnose_history
-    from wellfit.diagnosis import exit_status, read
-    from wellfit.report.terminal import diagnosis_text
+    from wellfit import __version__
+    from wellfit.diagnosis import Given
+    from wellfit.run import opinion
 
-    history = read(path)
-    diagnosis = diagnose_history(history)
-    if as_json:
-        _print(json.dumps(diagnosis.to_json(), indent=2))
+    opinion.refuse(paths, as_json=as_json, html=html, sarif=sarif, epochs=epochs, follow=follow)
+    given = Given(vocab, epochs, None if task is None else task.value)
+    live = sys.stdout.isatty()
+    if follow:
+        from wellfit.run.follow import follow as follow_log
+
+        raise typer.Exit(
+            follow_log(paths[0], given, _print_now, screen=_screen if live else None, colour=live)
+        )
+    found = opinion.examine(paths, given)
+    if sarif == "-":
+        _print(opinion.as_sarif(found, __version__))
+    elif as_json:
+        _print(opinion.as_json(found))
     else:
-        _print(diagnosis_text(diagnosis.to_json(), history, colour=sys.stdout.isatty()))
-    raise typer.Exit(exit_status(diagnosis))
+        _print(opinion.as_text(found, colour=live, width=min(_screen()[0], 100) if live else 80))
+    if sarif not in (None, "-"):
+        opinion.write_sarif(found, Path(sarif), __version__)
+    for page in opinion.write_pages(found, html) if html else ():
+        sys.stderr.write(f"wellfit: wrote {page}\n")
+    for _, error in found.unreadable:
+        sys.stderr.write(f"wellfit: {error}\n")
+    raise typer.Exit(found.exit_status)
+
+
+def _print_now(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _screen() -> tuple[int, int]:
+    """Columns and lines of the terminal."""
+    import shutil
+
+    size = shutil.get_terminal_size()
+    return size.columns, size.lines
 
 
 @app.command()

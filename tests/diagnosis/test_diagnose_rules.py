@@ -89,7 +89,7 @@ def test_a_known_standard_error_bounds_the_noise(build: Build) -> None:
 def test_overfitting_says_what_it_lacks(build: Build) -> None:
     answer = RULES["overfitting"](build(train=decay(), validation=[2.0]))
     assert isinstance(answer, NotAssessed) and "three evaluations" in answer.needs
-    assert answer.why == "1 evaluations do not show whether the validation loss turns."
+    assert answer.why == "1 evaluation does not show whether the validation loss turns."
 
 
 # ── non-finite, zero ───────────────────────────────────────────────────────────────────────

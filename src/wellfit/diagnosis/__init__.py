@@ -11,6 +11,16 @@ from __future__ import annotations
 
 from wellfit.diagnosis.answer import Diagnosis, NotAssessed, Verdict
 from wellfit.diagnosis.engine import diagnose, exit_status
-from wellfit.diagnosis.importers import read
+from wellfit.diagnosis.importers import Given, read, read_all, read_bytes
 
-__all__ = ["Diagnosis", "NotAssessed", "Verdict", "diagnose", "exit_status", "read"]
+__all__ = [
+    "Diagnosis",
+    "Given",
+    "NotAssessed",
+    "Verdict",
+    "diagnose",
+    "exit_status",
+    "read",
+    "read_all",
+    "read_bytes",
+]

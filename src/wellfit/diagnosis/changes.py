@@ -55,8 +55,9 @@ def fewer_epochs(history: History, epochs: float, passes: float) -> Change:
     if per_epoch is None and len(history.train_loss):
         per_epoch = history.train_loss.steps[-1] / passes
     patch = {"train.budget": {"steps": max(1, round(epochs * per_epoch))}} if per_epoch else {}
+    wanted = "one pass" if epochs == 1 else f"{epochs:.3g} passes"
     return Change(
-        f"Score held-out text, and train for {epochs:.3g} passes instead of {passes:.3g}; more "
+        f"Score held-out text, and train for {wanted} instead of {passes:.3g}; more "
         "text serves better than more passes.",
         patch,
     )
@@ -74,7 +75,8 @@ def train_longer(history: History) -> Change:
         return Change("Let it run: it still learns.")
     if planned and done < planned:
         return Change(
-            f"Let it run on to its {planned:,} planned steps (`--resume`): it stopped at {done:,} "
+            f"Let it run on to its {planned:,} planned steps"
+            f"{' (`--resume`)' if history.format == 'run folder' else ''}: it stopped at {done:,} "
             "while it still learned."
         )
     budget = recipe_value(history, "train.budget")

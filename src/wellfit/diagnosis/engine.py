@@ -112,7 +112,7 @@ def _roots(findings: list[Finding]) -> list[Finding]:
         if not any(_explains(root, finding) for root in findings):
             hidden = [other for other in findings if _explains(finding, other)]
             told = tuple(
-                f"It explains {other.kind}, seen since step {other.since_step}."
+                f"It explains {other.kind}, seen since step {other.since_step:,}."
                 for other in hidden
                 if other.since_step is not None
             )

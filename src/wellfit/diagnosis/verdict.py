@@ -60,6 +60,11 @@ def _progress(history: History, findings: Sequence[Finding]) -> tuple[Progress, 
     trend = curves.trend(series)
     if trend is None:
         return "unclear", "fewer than four losses in the last fifth"
+    if name == "validation" and trend.gain > WORTH and not _worth_it(trend):
+        # Few evaluations scatter; the many training losses say whether their fall is real.
+        trained = curves.trend(history.train_loss)
+        if trained is not None and _worth_it(trained):
+            name, trend = "training", trained
     gain = f"another fifth of the run would lower the {name} loss by {_told(trend)}"
     if _worth_it(trend):
         return "still_improving", gain

@@ -58,6 +58,8 @@ class Chart:
     marks: list[Mark] = field(default_factory=list)
     stretches: list[tuple[int, int]] = field(default_factory=list)
     """First and last steps between which no value was finite."""
+    axis: str = "step"
+    """What is counted along it, as in `History.axis`."""
     steps: tuple[int, int] = (0, 0)
     """First and last step of the series, finite or not: what the axis covers."""
     notes: list[str] = field(default_factory=list)
@@ -70,6 +72,7 @@ class Chart:
         return {
             "id": self.id,
             "unit": self.unit,
+            "axis": self.axis,
             "logarithmic": self.logarithmic,
             "level": self.level,
             "levelText": self.level_text,
@@ -99,11 +102,16 @@ def charts(history: History, diagnosis: dict[str, Any] | None = None) -> list[Ch
 
     A chart whose series is empty is left out. Findings and interruptions are marked at their step.
     """
+    axis = history.axis
+    # What another trainer's numbers mean exactly, its log does not say.
+    ours = history.format == "run folder"
+    of_groups = "largest of any parameter group" if ours else "as logged"
+    before = "2-norm before clipping" if ours else "as logged"
     made = [
         _loss_chart(history, _marks(history, diagnosis)),
         _single(
             history.learning_rate,
-            Chart("rate", "Learning rate", "largest of any parameter group", [], logarithmic=True),
+            Chart("rate", "Learning rate", of_groups, [], logarithmic=True, axis=axis),
             "learning rate",
             "rate",
             rate,
@@ -113,8 +121,9 @@ def charts(history: History, diagnosis: dict[str, Any] | None = None) -> list[Ch
             Chart(
                 "norm",
                 "Gradient norm",
-                "2-norm before clipping",
+                before,
                 [],
+                axis=axis,
                 logarithmic=True,
                 level=history.context.clip_norm or None,
                 level_text="clipped above",
@@ -125,7 +134,7 @@ def charts(history: History, diagnosis: dict[str, Any] | None = None) -> list[Ch
         ),
         _single(
             history.tokens_per_second,
-            Chart("speed", "Speed", "tokens per second", []),
+            Chart("speed", "Speed", "tokens per second", [], axis=axis),
             "tokens per second",
             "speed",
             count,
@@ -145,7 +154,7 @@ def _loss_chart(history: History, marks: list[Mark]) -> Chart:
         lines.append(Line(name, "training", train.steps, train.values, faint=faint))
         if faint:
             named = (
-                f"median of {group} steps"
+                f"median of {group} {history.axis}s"
                 if _every_step(history)
                 else (f"median of {group} records")
             )
@@ -172,7 +181,7 @@ def _loss_chart(history: History, marks: list[Mark]) -> Chart:
         broken += reduced.broken
     if len(sets) > VALIDATION_SETS:
         notes.append(f"{len(sets) - VALIDATION_SETS} more held-out sets are not drawn.")
-    notes += _notes_of(train.points, len(train.steps), broken, stretches, "loss")
+    notes += _notes_of(train.points, len(train.steps), broken, stretches, "loss", history.axis)
     if errors:
         notes.append("Bars at the held-out losses show ± one standard error.")
     everything = [v for line in lines for v in line.values if v is not None]
@@ -182,15 +191,20 @@ def _loss_chart(history: History, marks: list[Mark]) -> Chart:
     return Chart(
         "loss",
         "Loss",
-        "nats per token",
+        "nats per token" if history.format == "run folder" else "as logged",
         lines,
+        axis=history.axis,
         logarithmic=logarithmic,
         marks=marks,
         stretches=sorted(set(stretches)),
         steps=_covered(history.train_loss, *history.validation_loss.values()),
         notes=notes,
         summary=_loss_summary(history),
-        columns=["step", "training loss", *[f"{name} loss" for name in sets[:VALIDATION_SETS]]],
+        columns=[
+            history.axis,
+            "training loss",
+            *[f"{name} loss" for name in sets[:VALIDATION_SETS]],
+        ],
         rows=_loss_rows(history, sets[:VALIDATION_SETS]),
     )
 
@@ -229,7 +243,9 @@ def _single(
 ) -> Chart:
     """A chart of one series; on a logarithmic axis values that it cannot show are counted."""
     reduced = reduce(series)
-    notes = _notes_of(reduced.points, len(reduced.steps), reduced.broken, reduced.stretches, name)
+    notes = _notes_of(
+        reduced.points, len(reduced.steps), reduced.broken, reduced.stretches, name, chart.axis
+    )
     values = reduced.values
     logarithmic = chart.logarithmic and any(v is not None and v > 0 for v in values)
     if logarithmic:
@@ -238,7 +254,7 @@ def _single(
             first = next(s for s, v in zip(series.steps, series.values, strict=True) if v <= 0)
             notes.append(
                 f"{counted(below, 'value')} of zero or less cannot be drawn on a logarithmic "
-                f"axis (first at step {first:,})."
+                f"axis (first at {chart.axis} {first:,})."
             )
         values = [value if value is not None and value > 0 else None for value in values]
     ends = finite(series.values)
@@ -256,19 +272,24 @@ def _single(
             if ends
             else ""
         ),
-        columns=["step", name],
+        columns=[chart.axis, name],
         rows=[[f"{series.steps[i]:,}", shown(series.values[i])] for i in _table_indices(series)],
     )
 
 
 def _notes_of(
-    points: int, drawn: int, broken: int, stretches: list[tuple[int, int]], name: str
+    points: int,
+    drawn: int,
+    broken: int,
+    stretches: list[tuple[int, int]],
+    name: str,
+    axis: str,
 ) -> list[str]:
     notes = []
     if broken:
         notes.append(
             f"{counted(broken, f'{name} value')} of {points:,} "
-            f"{'is' if broken == 1 else 'are'} not finite, first at step {min(stretches)[0]:,}; "
+            f"{'is' if broken == 1 else 'are'} not finite, first at {axis} {min(stretches)[0]:,}; "
             "crosses below the curve show where."
         )
     if drawn < points - broken:

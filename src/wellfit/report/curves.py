@@ -33,18 +33,22 @@ def curves_section(material: Material, drawn: list[Chart]) -> str:
 
 def _in_numbers(material: Material) -> str:
     """The curves in a few figures: from where to where, how fast, and each epoch's mean."""
-    told = summary(material.history)
+    told, axis = summary(material.history), material.history.axis
     lines = [("training loss", f"{figure(told.first_loss)} → {figure(told.last_loss)}")]
     if told.reduction_percent is not None and told.reduction_per_step is not None:
         lines.append(
             (
                 "reduction",
-                f"{told.reduction_percent:.1f} %, {figure(told.reduction_per_step, 4)} a step",
+                f"{told.reduction_percent:.1f} %, {figure(told.reduction_per_step, 4)} "
+                f"{'an' if axis == 'epoch' else 'a'} {axis}",
             )
         )
     if told.best_loss is not None and told.best_step is not None:
         lines.append(
-            (f"lowest {told.best_of} loss", f"{figure(told.best_loss)} at step {told.best_step:,}")
+            (
+                f"lowest {told.best_of} loss",
+                f"{figure(told.best_loss)} at {axis} {told.best_step:,}",
+            )
         )
     if told.rate_peak is not None:
         lines.append(
@@ -58,12 +62,13 @@ def _in_numbers(material: Material) -> str:
         lines.append(("decay from its peak", f"{told.rate_decay_percent:.1f} %"))
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in lines)
     return (
-        f'<div class="card"><h3>In numbers</h3><dl class="facts">{facts}</dl>{_epochs(told)}</div>'
+        f'<div class="card"><h3>In numbers</h3><dl class="facts">{facts}</dl>'
+        f"{_epochs(told, axis)}</div>"
     )
 
 
-def _epochs(told: Summary) -> str:
-    if not told.epochs:
+def _epochs(told: Summary, axis: str) -> str:
+    if not told.epochs or axis == "epoch":  # the curve itself is by epoch
         return ""
     shown = told.epochs[:EPOCHS]
     rows = [
@@ -78,14 +83,14 @@ def _epochs(told: Summary) -> str:
     ]
     more = len(told.epochs) - len(shown)
     rest = f'<p class="soft">and {counted(more, "epoch")} more</p>' if more else ""
-    columns = ["epoch", "passes finished", "steps", "mean training loss", "last validation loss"]
+    columns = ["epoch", "passes finished", f"{axis}s", "mean training loss", "last validation loss"]
     return f"<h4>By epoch</h4>{table(columns, rows, text_columns=1)}{rest}"
 
 
 def _reader_notes(material: Material) -> list[str]:
     history = material.history
     notes = list(history.notes)
-    if history.superseded:
+    if history.superseded and material.folder is not None:
         notes.append(
             f"{history.superseded:,} records of earlier attempts were replaced by a later one; "
             "they stay in the run folder."

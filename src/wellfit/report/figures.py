@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wellfit.monitor.history import History, Series
 from wellfit.records import Evaluated
@@ -17,6 +17,7 @@ from wellfit.report.numbers import (
     finite,
     median,
     number_of,
+    rate,
     share,
 )
 
@@ -42,7 +43,41 @@ def key_figures(material: Material) -> list[KeyFigure]:
     and saving.
     """
     history = material.history
+    if material.folder is None:
+        return _log_figures(history)
     return [*_scores(material), *_size(material), *_speed(history)]
+
+
+def _log_figures(history: History) -> list[KeyFigure]:
+    """What a log holds: a figure it does not tell is left out, not shown as unknown."""
+    train = history.train_loss
+    known = {name: series for name, series in history.validation_loss.items() if len(series)}
+    axis = history.axis
+    made = []
+    if len(train):
+        ends = f"from {figure(train.values[0])} at {axis} {train.steps[0]:,}"
+        made.append(KeyFigure("Training loss", figure(train.values[-1]), note=ends))
+    if known:
+        name = min(known, key=lambda name: (name != "validation", name))
+        series = known[name]
+        where = f"{name}, {axis} {series.steps[-1]:,}{_best_note(series, axis)}"
+        made.append(KeyFigure("Held-out loss", figure(series.values[-1]), note=where))
+        if history.context.task == "language":
+            made.append(_perplexity(series.values[-1]))
+    rates = finite(history.learning_rate.values)
+    if rates:
+        ends = f"{rate(rates[0])} at first, {rate(rates[-1])} at last"
+        made.append(KeyFigure("Highest learning rate", rate(max(rates)), note=ends))
+    steps, *others = _done(history)
+    epochs = finite(history.epoch.values) if axis == "step" else []
+    passes = [f"{figure(epochs[-1], 2)} passes over the data"] if epochs else []
+    # What was planned is told in steps.
+    planned = [steps.note] if steps.note and axis == "step" else []
+    note = "; ".join([*planned, *passes])
+    counts = {"step": "Steps", "epoch": "Epochs", "row": "Rows of the log"}
+    made.append(replace(steps, name=counts.get(axis, axis), note=note))
+    others = [replace(other, note="") if other.name == "Tokens" else other for other in others]
+    return made + [one for one in (*others, *_speed(history)) if one.value != UNKNOWN]
 
 
 def last_evaluations(material: Material) -> list[Evaluated]:
@@ -105,25 +140,29 @@ def _loss_alone(history: History) -> list[KeyFigure]:
         ]
     name = min(known, key=lambda name: (name != "validation", name))
     loss, step = known[name].values[-1], known[name].steps[-1]
-    perplexity = math.inf if loss > 700 else math.exp(loss)
     return [
         KeyFigure("Held-out loss", figure(loss), note=_loss_note(name, step, known[name])),
         KeyFigure("Bits per byte", UNKNOWN, note="only the loss was recorded"),
-        KeyFigure("Perplexity", figure(perplexity, 1), note=_PERPLEXITY_NOTE),
+        _perplexity(loss),
     ]
+
+
+def _perplexity(loss: float) -> KeyFigure:
+    perplexity = math.inf if loss > 700 else math.exp(loss)
+    return KeyFigure("Perplexity", figure(perplexity, 1), note=_PERPLEXITY_NOTE)
 
 
 def _loss_note(name: str, step: int, series: Series) -> str:
     return f"nats per token; {name}, step {step:,}{_best_note(series)}"
 
 
-def _best_note(series: Series) -> str:
+def _best_note(series: Series, axis: str = "step") -> str:
     """Where the best loss was, if it was not the last one."""
     values = finite(series.values)
     if len(values) < 2 or min(values) == series.values[-1]:
         return ""
     best = series.values.index(min(values))
-    return f"; best {figure(series.values[best])} at step {series.steps[best]:,}"
+    return f"; best {figure(series.values[best])} at {axis} {series.steps[best]:,}"
 
 
 def parameters(history: History) -> int | None:
@@ -142,7 +181,27 @@ def parameters(history: History) -> int | None:
 
 
 def _size(material: Material) -> list[KeyFigure]:
-    history = material.history
+    split = (material.corpus or {}).get("by_split")
+    train = split.get("train") if isinstance(split, dict) else None
+    text = train if isinstance(train, dict) else {}
+    documents = number_of(text.get("documents"))
+    return [
+        KeyFigure(
+            "Parameters",
+            count(parameters(material.history)),
+            note="numbers the model consists of",
+        ),
+        KeyFigure(
+            "Training text",
+            byte_size(number_of(text.get("bytes"))),
+            note="" if documents is None else f"{count(documents)} documents",
+        ),
+        *_done(material.history),
+    ]
+
+
+def _done(history: History) -> list[KeyFigure]:
+    """How far the training went: steps, tokens, time."""
     steps = history.train_loss.steps[-1] if len(history.train_loss) else None
     planned = history.context.planned_steps
     note = f"of {planned:,} planned" if planned else ""
@@ -151,17 +210,7 @@ def _size(material: Material) -> list[KeyFigure]:
     tokens = finite(history.tokens.values)
     seconds = finite(history.seconds.values)
     epochs = finite(history.epoch.values)
-    split = (material.corpus or {}).get("by_split")
-    train = split.get("train") if isinstance(split, dict) else None
-    text = train if isinstance(train, dict) else {}
-    documents = number_of(text.get("documents"))
     return [
-        KeyFigure("Parameters", count(parameters(history)), note="numbers the model consists of"),
-        KeyFigure(
-            "Training text",
-            byte_size(number_of(text.get("bytes"))),
-            note="" if documents is None else f"{count(documents)} documents",
-        ),
         KeyFigure("Steps", count(steps), note=note),
         KeyFigure(
             "Tokens",

@@ -1,9 +1,9 @@
-"""A run folder → everything the page shows; what is missing is named, never guessed."""
+"""A run folder, or a log → everything the page shows; what is missing is named, never guessed."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from wellfit.records import Evaluated
 class Material:
     """What a page is made of; None where a piece is not there."""
 
-    folder: Path
+    folder: Path | None
+    """None where there is no run folder, only a log that another trainer wrote."""
     history: History
     diagnosis: dict[str, Any] | None = None
     environment: dict[str, Any] | None = None
@@ -59,6 +60,16 @@ def gather(run: Path) -> Material:
         corpus_name=corpus_name,
         missing=tuple(missing),
     )
+
+
+def from_log(history: History, diagnosis: dict[str, Any]) -> Material:
+    """The history of a log and the JSON of its diagnosis → the Material of a page about them."""
+    return Material(None, history, diagnosis)
+
+
+def from_run(run: Path, history: History, diagnosis: dict[str, Any]) -> Material:
+    """A run folder, with the history and the diagnosis to show in place of the recorded ones."""
+    return replace(gather(run), history=history, diagnosis=diagnosis)
 
 
 def missing_reason(material: Material, piece: str) -> str:

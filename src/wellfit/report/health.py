@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from typing import Any
 
 from wellfit.monitor.history import History
+from wellfit.report.context import missing_context
 from wellfit.report.figures import key_figures
 from wellfit.report.gather import Material, missing_reason
 from wellfit.report.html import escape
 from wellfit.report.numbers import number_of, share
+from wellfit.report.patch import as_arguments, as_yaml, is_ours, train_command
 from wellfit.report.told import score_words
 from wellfit.report.words import (
     FIT_WORDS,
@@ -55,7 +55,9 @@ def verdict_section(material: Material) -> str:
     """The card at the top: one sentence, what to do next, fit and progress."""
     diagnosis, history = material.diagnosis, material.history
     state = worst(diagnosis) if diagnosis else "info"
-    labels = [badge(*status_words(history))]
+    # A log of another trainer seldom tells whether the run goes on: no news is no label.
+    untold = material.folder is None and history.status == "unknown"
+    labels = [] if untold else [badge(*status_words(history))]
     if diagnosis:
         fit, progress = verdict_of(diagnosis)
         labels.append(badge("plain", FIT_WORDS.get(fit, fit)))
@@ -76,6 +78,7 @@ def _next(diagnosis: dict[str, Any], history: History) -> str:
     text, patch = next_change(diagnosis)
     if not text and not patch:
         return ""
+    patch = patch if not text or is_ours(history) else {}
     command = train_command(history, patch)
     return f'<p class="next"><strong>Do this next.</strong> {escape(text)}</p>' + (
         f'<div class="copyable"><pre class="patch">{escape(command)}</pre></div>' if patch else ""
@@ -114,7 +117,7 @@ def findings_section(material: Material) -> str:
         )
         return f'<section id="findings"><h2>Findings</h2>{body}</section>'
     findings = ranked(diagnosis)
-    body = "".join(_finding(finding) for finding in findings)
+    body = "".join(_finding(finding, material.history) for finding in findings)
     if not findings:
         body = '<p class="absent">No rule found a fault.</p>'
     lines = not_assessed_lines(diagnosis)
@@ -124,17 +127,28 @@ def findings_section(material: Material) -> str:
             for what, why in lines
         )
         body += f'<div class="open-questions"><h3>Not assessed</h3><ul>{items}</ul></div>'
+    unknown = "".join(
+        f"<li>{_with_code(line)}</li>" for line in missing_context(diagnosis, material.history)
+    )
+    if unknown:
+        body += f'<div class="open-questions"><h3>Not known</h3><ul>{unknown}</ul></div>'
     return f'<section id="findings"><h2>Findings</h2>{body}</section>'
 
 
-def _finding(finding: dict[str, Any]) -> str:
+def _with_code(line: str) -> str:
+    """A sentence of our own → HTML, what stands between backticks as code."""
+    parts = [escape(part) for part in line.split("`")]
+    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
+
+
+def _finding(finding: dict[str, Any], history: History) -> str:
     severity = str(finding.get("severity", "info"))
     kind = str(finding.get("kind", "finding"))
     certainty = finding.get("certainty")
     about = [f"<code>{escape(kind)}</code>"]
     if certainty:
         about.append(escape(certainty))
-    since = since_words(finding).strip()
+    since = since_words(finding, history.axis).strip()
     if since:
         about.append(escape(since))
     evidence = "".join(f"<li>{escape(line)}</li>" for line in texts(finding.get("evidence")))
@@ -143,7 +157,7 @@ def _finding(finding: dict[str, Any]) -> str:
         f"<h3>{badge(severity, severity)}<span>{escape(finding_name(kind))}</span></h3>"
         f'<p class="about">{" · ".join(about)}</p>'
         f"{f'<h4>Evidence</h4><ul>{evidence}</ul>' if evidence else ''}"
-        f"{_causes(finding.get('causes'))}{_change(finding)}</article>"
+        f"{_causes(finding.get('causes'))}{_change(finding, is_ours(history))}</article>"
     )
 
 
@@ -165,77 +179,21 @@ def _causes(causes: object) -> str:
     return f'<h4>Possible causes, the likeliest first</h4><ol class="causes">{"".join(rows)}</ol>'
 
 
-def _change(finding: dict[str, Any]) -> str:
+def _change(finding: dict[str, Any], ours: bool) -> str:
     text, patch = changes_of(finding)
     if not text and not patch:
         return ""
     shown = f"<p>{escape(text)}</p>" if text else ""
-    if patch:
+    if patch and not ours and text:
+        shown += (
+            "<details><summary>The same as settings of a wellfit recipe</summary>"
+            f'<div class="copyable"><pre class="patch">{escape(as_yaml(patch))}</pre></div>'
+            "</details>"
+        )
+    elif patch:
         shown += (
             f'<div class="copyable"><pre class="patch">{escape(as_yaml(patch))}</pre></div>'
             f'<p class="soft">in the recipe, or for one run on the command line:</p>'
             f'<div class="copyable"><pre class="patch">{escape(as_arguments(patch))}</pre></div>'
         )
     return f'<div class="change"><h4>Change</h4>{shown}</div>'
-
-
-def as_yaml(patch: dict[str, Any]) -> str:
-    """A recipe patch with dotted paths → nested YAML to paste into a recipe.
-
-    >>> print(as_yaml({"train.clip_norm": 1.0, "train.optimizer.learning_rate": 0.001}))
-    train:
-      clip_norm: 1.0
-      optimizer:
-        learning_rate: 0.001
-    """
-    tree: dict[str, Any] = {}
-    for path, value in patch.items():
-        *parents, leaf = str(path).split(".")
-        branch = tree
-        for parent in parents:
-            below = branch.setdefault(parent, {})
-            if not isinstance(below, dict):
-                below = branch[parent] = {}
-            branch = below
-        branch[leaf] = value
-    return "\n".join(_yaml_lines(tree, ""))
-
-
-def _yaml_lines(tree: dict[str, Any], indent: str) -> list[str]:
-    lines = []
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            lines += [f"{indent}{key}:", *_yaml_lines(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{key}: {_yaml_value(value)}")
-    return lines
-
-
-def _yaml_value(value: object) -> str:
-    """JSON is YAML too; a plain word needs no quotes."""
-    if isinstance(value, str) and value.isidentifier() and value not in ("true", "false", "null"):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def as_arguments(patch: dict[str, Any]) -> str:
-    """A recipe patch → `key=value` arguments for `wellfit train`, quoted for a shell.
-
-    >>> as_arguments({"train.clip_norm": 1.0, "data.filters": ["too_short"]})
-    'train.clip_norm=1.0 \\'data.filters=["too_short"]\\''
-    """
-    return " ".join(shlex.quote(f"{path}={_yaml_value(value)}") for path, value in patch.items())
-
-
-def train_command(history: History, patch: dict[str, Any]) -> str:
-    """The command that trains again with a patch; RUN and RECIPE stand for the person's own paths.
-
-    A run folder holds the recipe it was made by; the new run goes beside it, since a finished one
-    is never written over.
-
-    >>> train_command(History("a", "run folder"), {"train.budget.steps": 700})
-    'wellfit train RUN/recipe.yaml train.budget.steps=700 --out RUN-2'
-    """
-    if history.format == "run folder":
-        return f"wellfit train RUN/recipe.yaml {as_arguments(patch)} --out RUN-2"
-    return f"wellfit train RECIPE {as_arguments(patch)}"

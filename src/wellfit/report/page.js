@@ -105,8 +105,8 @@
       hoverlabel: { bgcolor: tone("card"), bordercolor: tone("line"), font: { color: tone("ink"), size: 12 } },
       showlegend: chart.lines.length > 1 || chart.stretches.length > 0,
       legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 }, bgcolor: "rgba(0,0,0,0)" },
-      xaxis: Object.assign({ title: { text: "step", font: { size: 12, color: soft }, standoff: 6 },
-        range: [first - free, last + free], tickformat: ",~d", hoverformat: ",d", unifiedhovertitle: { text: "step %{x:,d}" } }, axis),
+      xaxis: Object.assign({ title: { text: chart.axis, font: { size: 12, color: soft }, standoff: 6 },
+        range: [first - free, last + free], tickformat: ",~d", hoverformat: ",d", unifiedhovertitle: { text: chart.axis + " %{x:,d}" } }, axis),
       yaxis: Object.assign({ type: chart.logarithmic ? "log" : "linear", nticks: 6 }, axis,
         chart.logarithmic ? { exponentformat: "power", dtick: decadeTicks(chart), minor: { showgrid: false } } : { tickformat: ",~r" }),
     };

@@ -1,4 +1,4 @@
-"""A run folder → one HTML file that shows the run, alone and offline."""
+"""A run folder or a log → one HTML file that shows the run, alone and offline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wellfit.report.curves import curves_section
 from wellfit.report.gather import Material, gather
 from wellfit.report.health import figures_section, findings_section, verdict_section
 from wellfit.report.html import escape, inline_json
-from wellfit.report.told import trained_words
+from wellfit.report.told import log_words, trained_words
 
 SECTIONS = (
     ("findings", "Findings"),
@@ -34,16 +34,27 @@ SECTIONS = (
 )
 
 
+LOG_SECTIONS = SECTIONS[:2]
+"""What can be shown of a run known by its log alone."""
+
+
 def write_report(run: Path, out: Path | None = None) -> Path:
     """A run folder → the path of its page, `RUN/report.html` unless `out` names another file.
 
     The page is one file without any outside reference, put in place whole. Raises RunError where
     there is no run to show or the file cannot be written.
     """
+    return write_page(gather(run), out or run / "report.html")
+
+
+def write_page(material: Material, target: Path) -> Path:
+    """A material → the path of its page, `target`, put in place whole.
+
+    Raises RunError where the file cannot be written.
+    """
     from wellfit.monitor.folder import replace_file
 
-    target = out or run / "report.html"
-    page = page_text(gather(run))
+    page = page_text(material)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         replace_file(target, page)
@@ -98,6 +109,8 @@ def _policy(scripts: list[str]) -> str:
 
 def _body(material: Material, drawn: list[Chart]) -> str:
     history = material.history
+    if material.folder is None:
+        return _log_body(material, drawn)
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title in SECTIONS)
     return "\n".join(
         (
@@ -120,6 +133,32 @@ def _body(material: Material, drawn: list[Chart]) -> str:
             "<footer>Written by wellfit from the records of the run. Loss is in nats per token: "
             "how surprised the model is by the next token, on average. What was not recorded is "
             "shown as unknown.</footer>",
+            "</div>",
+        )
+    )
+
+
+def _log_body(material: Material, drawn: list[Chart]) -> str:
+    """The page of a run known by its log alone: what the log does not hold has no section."""
+    history = material.history
+    links = "".join(f'<a href="#{name}">{title}</a>' for name, title in LOG_SECTIONS)
+    return "\n".join(
+        (
+            '<div class="page">',
+            '<header><p class="product">Second opinion on a training log</p>'
+            f"<h1>{escape(history.name)}</h1>",
+            f'<p class="trained">{escape(log_words(history))}</p>',
+            f'<nav aria-label="Sections">{links}</nav></header>',
+            "<main>",
+            verdict_section(material),
+            figures_section(material),
+            findings_section(material),
+            curves_section(material, drawn),
+            "</main>",
+            "<footer>Written by wellfit from the numbers of a log that another trainer wrote. A "
+            "loss is shown as it was logged; for language models that is nats per token, as a "
+            "rule: how surprised the model is by the next token, on average. Nothing that the "
+            "log does not hold was guessed.</footer>",
             "</div>",
         )
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from wellfit.monitor.history import History, Series
-from wellfit.report.health import train_command
+from wellfit.report.context import missing_context
 from wellfit.report.html import readable
 from wellfit.report.numbers import figure, finite, number_of, share
+from wellfit.report.patch import is_ours, train_command
 from wellfit.report.words import (
     FIT_WORDS,
     PROGRESS_WORDS,
@@ -21,12 +22,17 @@ from wellfit.report.words import (
     not_assessed_lines,
     ranked,
     since_words,
+    texts,
     verdict_of,
     worst,
 )
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SIGNS = {"healthy": "✓", "info": "·", "warning": "▲", "critical": "✗"}
+NOTES = 3
+"""Notes of the reader that are shown; the page has all of them."""
+QUESTIONS = 5
+"""Reasons for which something was not assessed that are shown."""
 Painter = Callable[[str, str], str]
 """(text, style) → the text, with colour where it is wanted."""
 _COLOURS = {
@@ -40,19 +46,27 @@ _COLOURS = {
 
 
 def diagnosis_text(
-    diagnosis: dict[str, Any], history: History, *, colour: bool = False, width: int = 80
+    diagnosis: dict[str, Any],
+    history: History,
+    *,
+    colour: bool = False,
+    width: int = 80,
+    brief: bool = False,
 ) -> str:
     """The JSON of a diagnosis and its history → plain text of at most `width` columns.
 
-    With `colour`, ANSI colours are added; signs and words say the same without. Control
-    characters in texts from data are shown, never sent to the terminal.
+    With `brief`, only the title and the first evidence of each finding are told. With `colour`,
+    ANSI colours are added; signs and words say the same without. Control characters in texts
+    from data are shown, never sent to the terminal.
     """
     width = max(40, width)
-    paint = _painter(colour)
+    paint = painter(colour)
     state = worst(diagnosis)
-    lines = [f"{paint(readable(history.name), 'bold')}  {paint(history.format, 'soft')}", ""]
+    about = paint(readable(history.format), "soft")
+    lines = [f"{paint(readable(history.name), 'bold')}  {about}", ""]
     lines += _curves(history, width)
-    lines += _wrapped(headline(diagnosis, history), width, f"{SIGNS[state]} ", paint, state)
+    said = readable(headline(diagnosis, history))
+    lines += _wrapped(said, width, f"{SIGNS[state]} ", paint, state)
     fit, progress = verdict_of(diagnosis)
     words = (
         f"{FIT_WORDS.get(fit, readable(fit))} · {PROGRESS_WORDS.get(progress, readable(progress))}"
@@ -61,10 +75,17 @@ def diagnosis_text(
     for why in criteria_of(diagnosis):
         lines += _wrapped(readable(why), width, "  – ", paint, "soft")
     lines.append("")
-    for finding in ranked(diagnosis):
-        lines += [*_finding(finding, width, paint), ""]
+    findings = ranked(diagnosis)
+    alarms = [finding for finding in findings if finding.get("severity") != "info"]
+    for finding in alarms:
+        told = _information if brief else _finding
+        lines += [*told(finding, history.axis, width, paint), ""]
     lines += _advice(diagnosis, history, width, paint)
+    for finding in findings[len(alarms) :]:
+        lines += [*_information(finding, history.axis, width, paint), ""]
     lines += _open_questions(diagnosis, width, paint)
+    lines += _listed("Not known", missing_context(diagnosis, history), width, paint)
+    lines += _listed("While reading", _brief(history.notes), width, paint)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -115,19 +136,28 @@ def _curves(history: History, width: int) -> list[str]:
         min(series.steps[0] for _, series in rows),
         max(series.steps[-1] for _, series in rows),
     )
-    columns = max(12, min(44, width - 36))
+    # No more columns than points: between two points there is nothing to draw.
+    columns = max(12, min(44, width - 36, max(len(series) for _, series in rows)))
     lines = []
     for name, series in rows:
         spark = sparkline(series, columns, steps, (low, high))
         ends = f"{figure(series.values[0])} → {figure(series.values[-1])}"
         lines.append(f"  {readable(name)[:11]:<11} {spark} {ends}")
-    return [*lines, f"  {'steps':<11} {steps[0]:<{columns - 8},}{steps[1]:>8,}", ""]
+    return [*lines, f"  {history.axis + 's':<11} {steps[0]:<{columns - 8},}{steps[1]:>8,}", ""]
 
 
-def _finding(finding: dict[str, Any], width: int, paint: Painter) -> list[str]:
+def _information(finding: dict[str, Any], axis: str, width: int, paint: Painter) -> list[str]:
+    """A finding in brief, as what is no alarm is always told: its title and first evidence."""
+    brief = finding | {"evidence": texts(finding.get("evidence"))[:1], "causes": []}
+    return _finding(brief, axis, width, paint)
+
+
+def _finding(finding: dict[str, Any], axis: str, width: int, paint: Painter) -> list[str]:
     severity = str(finding.get("severity", "info"))
     known = severity if severity in SIGNS else "info"
-    title = f"{finding_name(readable(str(finding.get('kind', 'finding'))))}{since_words(finding)}"
+    title = (
+        f"{finding_name(readable(str(finding.get('kind', 'finding'))))}{since_words(finding, axis)}"
+    )
     about = f" [{readable(severity)}, {readable(str(finding.get('certainty', 'unknown')))}]"
     lines = _wrapped(title + about, width, f"{SIGNS[known]} ", paint, known)
     evidence = finding.get("evidence")
@@ -149,18 +179,41 @@ def _advice(diagnosis: dict[str, Any], history: History, width: int, paint: Pain
         return []
     lines = [paint("Do this next", "bold")]
     lines += _wrapped(readable(text), width, "  ", paint, "") if text else []
-    if patch:
+    if patch and (not text or is_ours(history)):
         lines.append(f"  {readable(train_command(history, patch))}")
     return [*lines, ""]
 
 
 def _open_questions(diagnosis: dict[str, Any], width: int, paint: Painter) -> list[str]:
-    entries = not_assessed_lines(diagnosis)
-    lines = [paint("Not assessed", "bold")] if entries else []
-    for what, why in entries:
-        said = f"{readable(what)}: {readable(why)}" if why else readable(what)
-        lines += _wrapped(said, width, "  – ", paint, "soft")
-    return lines
+    """What could not be judged; questions that fail for the same reason share a line."""
+    by_reason: dict[str, list[str]] = {}
+    for what, why in not_assessed_lines(diagnosis):
+        by_reason.setdefault(why, []).append(what)
+    told = []
+    for why, names in by_reason.items():
+        what = ", ".join([names[0], *(name[:1].lower() + name[1:] for name in names[1:])])
+        told.append(f"{what}: {why}" if why else what)
+    if len(told) > QUESTIONS:
+        told[QUESTIONS:] = [f"… and {len(told) - QUESTIONS} more, which `--json` names"]
+    return _listed("Not assessed", told, width, paint)
+
+
+def _listed(title: str, entries: list[str], width: int, paint: Painter) -> list[str]:
+    """A title and its entries, nothing where there are none."""
+    lines = [paint(title, "bold")] if entries else []
+    for entry in entries:
+        lines += _wrapped(readable(entry), width, "  – ", paint, "soft")
+    return [*lines, ""] if lines else []
+
+
+def _brief(notes: Sequence[str]) -> list[str]:
+    """The first notes, and how many there are besides.
+
+    >>> _brief(["a", "b", "c", "d", "e"])
+    ['a', 'b', 'c', '… and 2 more']
+    """
+    shown = list(notes[:NOTES])
+    return shown + [f"… and {len(notes) - NOTES} more"] * (len(notes) > NOTES)
 
 
 def _wrapped(text: str, width: int, start: str, paint: Painter, style: str) -> list[str]:
@@ -169,7 +222,8 @@ def _wrapped(text: str, width: int, start: str, paint: Painter, style: str) -> l
     return [paint(line, style) for line in lines]
 
 
-def _painter(colour: bool) -> Painter:
+def painter(colour: bool) -> Painter:
+    """Whether colours are wanted → what gives them to a text by the name of a style."""
     if not colour:
         return lambda text, style: text
     return lambda text, style: (

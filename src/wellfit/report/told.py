@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from wellfit.monitor.history import History
 from wellfit.report.figures import last_evaluations, parameters, spread
 from wellfit.report.gather import Material
-from wellfit.report.numbers import count, figure, finite, share
+from wellfit.report.numbers import count, counted, figure, finite, share
 
 SOURCES = 3
 """Sources of a recipe that are named one by one."""
@@ -24,6 +25,23 @@ def trained_words(material: Material) -> str:
         return "" if size is None else f"{what}."
     scratch = " from scratch" if history.context.from_scratch else ""
     return f"{what}, trained{scratch} on {' of '.join(part for part in (read, sources) if part)}."
+
+
+def log_words(history: History) -> str:
+    """What a log holds, in one sentence.
+
+    >>> from wellfit.monitor.history import Series
+    >>> held_out = {"validation": Series((3,), (2.5,))}
+    >>> log_words(History("a", "CSV", Series((1, 2, 3), (4.0, 3.0, 2.0)), held_out))
+    'CSV: 3 training losses and 1 held-out loss, up to step 3.'
+    """
+    sets = history.validation_loss.values()
+    several = (history.train_loss, *sets)
+    last = max((series.steps[-1] for series in several if len(series)), default=None)
+    losses = counted(len(history.train_loss), "training loss", "training losses")
+    held_out = counted(sum(map(len, sets)), "held-out loss", "held-out losses")
+    reach = "" if last is None else f", up to {history.axis} {last:,}"
+    return f"{history.format}: {losses} and {held_out}{reach}."
 
 
 def score_words(material: Material) -> str:

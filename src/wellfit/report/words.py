@@ -21,7 +21,7 @@ FINDING_NAMES = {
     "oscillation": "The loss swings to and fro",
     "overfitting": "The model learns its training text by heart",
     "generalisation_gap": "Held-out text stays much harder than training text",
-    "memorisation": "The model repeats text it has seen",
+    "memorisation": "The model learns its texts by heart, pass by pass",
     "underfitting": "The model has learned too little",
     "undertrained": "Training ended too early",
     "slow_convergence": "Learning is slow",
@@ -32,7 +32,17 @@ FINDING_NAMES = {
     "schedule": "The learning rate takes an unusual path",
     "no_validation": "Nothing was held out",
     "too_few_points": "Too few points to judge",
+    "accum_unnormalised": "The loss is summed over micro-batches, not averaged",
+    "resume_lost_state": "The training was resumed without its whole state",
 }
+
+QUESTION_NAMES = {
+    "accum_unnormalised": "scale of the training loss",
+    "lr_too_high": "too high a rate",
+    "lr_too_low": "too low a rate",
+    "schedule": "schedule of the rate",
+}
+"""Names of rules as questions, where the kind itself is no word of English."""
 
 FIT_WORDS = {
     "well_fit": "Fits well",
@@ -59,6 +69,12 @@ _ALARMS = {
     "been getting worse{since}.",
     "generalisation_gap": "The model does far better on its training text than on text it has "
     "not seen.",
+    "memorisation": "The training loss falls because the same texts come again{since}, not because "
+    "the model reads better.",
+    "undertrained": "The training ended long before the model had learned what the text has to "
+    "offer.",
+    "resume_lost_state": "The training was resumed without something it needs{since}: the loss "
+    "jumped there.",
     "plateau": "The model has stopped learning{since}, too early to be done.",
     "lr_too_low": "The steps are too small: the model hardly moves{since}.",
     "vanishing_gradient": "The model hardly learns: its gradients are close to zero{since}.",
@@ -126,7 +142,7 @@ that is worthless.'
     findings = ranked(diagnosis)
     if findings and worst(diagnosis) != "healthy":
         kind = str(findings[0].get("kind"))
-        since = since_words(findings[0])
+        since = since_words(findings[0], history.axis)
         if kind in _ALARMS:
             return _ALARMS[kind].format(since=since)
         return f"{finding_name(kind)}{since}."
@@ -140,8 +156,10 @@ that is worthless.'
     )
 
 
-def since_words(finding: dict[str, Any]) -> str:
+def since_words(finding: dict[str, Any], axis: str = "step") -> str:
     """` at step N` or ` since step N`, with the blank before; empty where the step is not known.
+
+    `axis` is that of the History: what the log counts.
 
     >>> since_words({"kind": "plateau", "since_step": 1200}), since_words({"kind": "plateau"})
     (' since step 1,200', '')
@@ -150,7 +168,7 @@ def since_words(finding: dict[str, Any]) -> str:
     if not isinstance(step, int):
         return ""
     moment = finding.get("kind") in ("non_finite", "loss_spike", "zero_loss")
-    return f" {'at' if moment else 'since'} step {step:,}"
+    return f" {'at' if moment else 'since'} {axis} {step:,}"
 
 
 def finding_name(kind: str) -> str:
@@ -217,7 +235,8 @@ def not_assessed_lines(diagnosis: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for entry in diagnosis.get("not_assessed") or []:
         if isinstance(entry, dict):
-            what = str(entry.get("what", "")).replace("_", " ")
+            what = str(entry.get("what", ""))
+            what = QUESTION_NAMES.get(what, what.replace("_", " "))
             what = what[:1].upper() + what[1:]
             needs = entry.get("needs")
             if isinstance(needs, (list, tuple)):

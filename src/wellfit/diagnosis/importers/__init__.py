@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from wellfit.diagnosis.importers.find import read
+from wellfit.diagnosis.importers.assemble import Given
+from wellfit.diagnosis.importers.find import read, read_all, read_bytes
 
-__all__ = ["read"]
+__all__ = ["Given", "read", "read_all", "read_bytes"]

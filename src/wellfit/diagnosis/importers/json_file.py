@@ -1,4 +1,4 @@
-"""A JSON file → its value, whatever a trainer did to it short of losing it."""
+"""JSON text → its value, and JSON values → numbers."""
 
 from __future__ import annotations
 
@@ -7,83 +7,65 @@ import math
 from pathlib import Path
 from typing import Any
 
+from wellfit.diagnosis.importers.text_file import read_bytes_of, to_text
 from wellfit.errors import LogError
 
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 _NOT_FINITE = {"nan", "inf", "-inf", "infinity", "-infinity", "+inf"}
 
 
 def read_json(path: Path) -> Any:
     """A JSON file → its value; bare `NaN` and `Infinity` are read as numbers.
 
-    Raises LogError where the file is absent, empty, binary, in an unknown encoding or broken.
+    Raises LogError where the file is absent, empty, binary or broken.
     """
-    where = str(path)
+    text, _ = to_text(read_bytes_of(path), str(path))
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise LogError(
-            f"this file cannot be read ({error.strerror or error})",
-            where=where,
-            way_out="Give the path of a log that exists and that you may read.",
-        ) from error
-    if not raw.strip():
-        raise LogError(
-            "the file is empty",
-            where=where,
-            way_out="The trainer wrote nothing yet, or the disk was full: look for an older copy.",
-        )
-    encoding = next((name for mark, name in _MARKS.items() if raw.startswith(mark)), "utf-8")
-    if encoding != "utf-16" and b"\x00" in raw[:65_536]:
-        raise LogError(
-            "this is a binary file, not a log",
-            where=where,
-            way_out="Give the trainer_state.json or training_metrics.json of the run.",
-        )
-    try:
-        text = raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise LogError(
-            f"byte {error.start:,} is not valid {encoding}",
-            where=where,
-            way_out="Save the file again as UTF-8, or copy it again in binary mode.",
-        ) from error
+        return parse(text)
+    except json.JSONDecodeError as error:
+        raise broken_json(text, error, str(path)) from error
+    except TooDeepError as error:
+        raise too_deep(str(path)) from error
+
+
+class TooDeepError(Exception):
+    """The JSON is nested too deeply, or holds a number too long."""
+
+
+def parse(text: str) -> Any:
+    """JSON text → its value. Raises JSONDecodeError, or TooDeepError."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        if (other := _other_format(text, error)) is not None:
-            raise LogError(
-                other,
-                where=where,
-                way_out="Give the run folder, or the training_metrics.json or trainer_state.json "
-                "that the trainer wrote beside it.",
-            ) from error
-        cut = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated")
-        raise LogError(
-            f"line {error.lineno}, column {error.colno}: {error.msg}"
-            + ("; the file seems to be cut off" if cut else ""),
-            where=where,
-            way_out="Copy the file again, or take the one of an older checkpoint."
-            if cut
-            else "Mend that line; the file must be one JSON value.",
-        ) from error
+    except json.JSONDecodeError:
+        raise
     except (RecursionError, ValueError) as error:
-        raise LogError(
-            "the JSON is nested too deeply or holds a number too long to read",
-            where=where,
-            way_out="Give a log that a trainer wrote.",
-        ) from error
+        raise TooDeepError from error
 
 
-def _other_format(text: str, error: json.JSONDecodeError) -> str | None:
-    """What a text that is no JSON is instead; None where it is JSON gone wrong."""
-    if error.msg == "Extra data" and text[error.pos :].lstrip()[:1] in ("{", "["):
-        return "this is a file of several JSON values (JSON Lines), a format not read here"
-    begun = text.strip()
-    # A dictionary printed by Python begins like JSON, and goes wrong at its first quote.
-    if begun[0] in '{["' and (len(begun) < 3 or error.pos > text.index(begun[0]) + 1):
-        return None
-    return "this is no JSON; logs in CSV or plain text are not read here"
+def is_cut(text: str, error: json.JSONDecodeError) -> bool:
+    """Whether JSON text ends before its value does."""
+    return error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated")
+
+
+def broken_json(text: str, error: json.JSONDecodeError, where: str) -> LogError:
+    """What to say of JSON that is broken, or cut off."""
+    cut = is_cut(text, error)
+    return LogError(
+        f"line {error.lineno}, column {error.colno}: {error.msg}"
+        + ("; the file seems to be cut off" if cut else ""),
+        where=where,
+        way_out="Copy the file again, or take the one of an older checkpoint."
+        if cut
+        else "Mend that line; the file must be one JSON value.",
+    )
+
+
+def too_deep(where: str) -> LogError:
+    """What to say of JSON that no trainer wrote."""
+    return LogError(
+        "the JSON is nested too deeply or holds a number too long to read",
+        where=where,
+        way_out="Give a log that a trainer wrote.",
+    )
 
 
 def number(value: Any) -> float | None:
@@ -102,6 +84,20 @@ def number(value: Any) -> float | None:
     if isinstance(value, str) and value.strip().lower() in _NOT_FINITE:
         return float(value)
     return None
+
+
+def loose(value: Any) -> float | None:
+    """A logged value → a float, numbers written as text included; None where it is no number.
+
+    >>> loose("3.5"), loose(2), loose("0:00:32"), loose("1_000")
+    (3.5, 2.0, None, None)
+    """
+    if isinstance(value, str):
+        try:
+            return float(value) if "_" not in value else None
+        except ValueError:
+            return None
+    return number(value)
 
 
 def whole(value: Any) -> int | None:

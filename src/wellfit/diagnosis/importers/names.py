@@ -48,6 +48,24 @@ FILLERS = frozenset(
 )  # fmt: skip
 
 
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "vocabulary_size": ("vocab_size", "padded_vocab_size", "n_vocab", "vocabulary_size"),
+    "planned_steps": (
+        "max_steps", "total_steps", "max_iters", "train_iters", "num_training_steps",
+        "total_iterations", "max_iterations", "num_iterations",
+    ),
+    "planned_epochs": (
+        "num_train_epochs", "num_epochs", "max_epochs", "epochs", "n_epochs", "total_epochs",
+    ),
+    "accumulation": (
+        "gradient_accumulation_steps", "accumulate_grad_batches", "grad_accum_steps", "grad_accum",
+    ),
+    "clip_norm": ("max_grad_norm", "gradient_clip_val", "grad_clip", "clip_grad", "clip_grad_norm"),
+    "warmup_steps": ("warmup_steps", "warmup_iters", "lr_warmup_iters", "num_warmup_steps"),
+}  # fmt: skip
+"""What a History wants to know → the settings that tell it, by their trainers' names."""
+
+
 class Role(NamedTuple):
     """What a name stands for: `train`, `validation`, `rate`, `norm`, `epoch`, `step`, …"""
 
@@ -83,6 +101,10 @@ Role(kind='validation', set='books', rank=0, perplexity=False), 'validation')
     """
     key = plain(name)
     words = key.split("_")
+    if key in ("train", "training"):  # a loss by itself: `{"steps": …, "train": …, "val": …}`
+        return Role("train", rank=200)
+    if key in HELD_OUT:
+        return Role("validation", "validation" if key != "test" else "test", rank=200)
     for kind, known in (
         ("step", STEPS),
         ("epoch", EPOCHS),
@@ -101,6 +123,24 @@ Role(kind='validation', set='books', rank=0, perplexity=False), 'validation')
     return _loss(key, words)
 
 
+@lru_cache(maxsize=4096)
+def is_wanted(name: str) -> bool:
+    """Whether a diagnosis has a use for a number of this name.
+
+    >>> is_wanted("loss"), is_wanted("eval_accuracy"), is_wanted("mfu"), is_wanted("vocab_size")
+    (True, True, False, True)
+    """
+    key = plain(name)
+    return (
+        role(name) is not None
+        or key in REWARDS
+        or key in PREFERENCES
+        or any(key in known for known in SETTINGS.values())
+        or key == "train_runtime"
+        or bool({"accuracy", "acc", "f1"} & set(key.split("_")))
+    )
+
+
 def _loss(key: str, words: list[str]) -> Role | None:
     """Losses and perplexities, of training or of a held-out set."""
     perplexity = "ppl" in words or "perplexity" in words
@@ -111,11 +151,14 @@ def _loss(key: str, words: list[str]) -> Role | None:
         return None
     marks = [word for word in words if word in HELD_OUT]
     if marks:
-        rest = [w for w in words if w not in FILLERS and (w not in HELD_OUT or w == "test")]
-        if "test" in rest and (len(marks) == 1 or marks == ["test", "test"]):
-            rest = [w for w in rest if w != "test"]
-            return Role("validation", "_".join(["test", *rest]), int(perplexity), perplexity)
-        return Role("validation", "_".join(rest) or "validation", int(perplexity), perplexity)
+        # `eval_valid_loss`: the first mark says that it was evaluated, the second on what.
+        named = marks[1:] if marks[0] in ("eval", "evaluation") else marks
+        named = [mark for mark in dict.fromkeys(named) if mark == "test" or len(marks) > 1][:1]
+        if marks[0] not in ("eval", "evaluation"):
+            named = [mark for mark in named if mark == "test"]
+        rest = [w for w in words if w not in FILLERS and w not in HELD_OUT]
+        rank = 2 * perplexity + ("step" in words)
+        return Role("validation", "_".join(named + rest) or "validation", rank, perplexity)
     rest = [w for w in words if w not in FILLERS]
     order = ("loss", "train_loss", "training_loss", "lm_loss", "ce_loss")
     bare = key if key in order else key.replace("loss_train", "train_loss")

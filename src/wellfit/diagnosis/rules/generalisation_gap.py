@@ -42,7 +42,7 @@ def generalisation_gap(history: History) -> list[Finding] | NotAssessed:
     if len(losses) < FEWEST or len(train) < FEWEST:
         return NotAssessed(
             "generalisation_gap",
-            f"{len(losses)} validation losses beside {len(train)} training losses show no course.",
+            f"Of {len(losses)} validation and {len(train)} training losses no course is seen.",
             f"at least {FEWEST} evaluations, best of all also on a fixed part of the training data",
         )
     near = curves.near(steps, at, train)

@@ -50,7 +50,7 @@ def gradient_explosion(history: History) -> list[Finding] | NotAssessed:
         lost = curves.middle(levels.level[-3:]) - float(np.min(before))
     alarm = lost is not None and lost > -NOTHING
     evidence = [
-        f"For: the gradient norm grew from {level[lowest]:.3g} to {late:.3g} "
+        f"For: the gradient norm grew from {level[lowest]:.4g} to {late:.4g} "
         f"({curves.times(late, level[lowest]):.3g} times)."
     ]
     if lost is not None:

@@ -79,7 +79,7 @@ def _epochs(history: History, steps: Array) -> Array | None:
         return np.asarray(np.interp(steps, at, values))
     planned = history.context.planned_epochs
     done = history.context.planned_steps
-    if planned and len(steps) and (history.status == "finished" or done):
+    if planned and len(steps) and (done or history.status in ("finished", "unknown")):
         return np.asarray(steps * (planned / (done or steps[-1])))
     return None
 

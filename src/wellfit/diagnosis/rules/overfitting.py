@@ -68,7 +68,8 @@ def overfitting(history: History) -> list[Finding] | NotAssessed:
     if len(losses) < 3:
         return NotAssessed(
             "overfitting",
-            f"{len(losses)} evaluations do not show whether the validation loss turns."
+            f"{len(losses)} evaluation{'s do' if len(losses) > 1 else ' does'} not show whether "
+            "the validation loss turns."
             if len(losses)
             else "The log holds no validation loss.",
             "at least three evaluations on held-out data",
