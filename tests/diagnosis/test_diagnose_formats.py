@@ -270,11 +270,11 @@ CONSOLE: dict[str, tuple[str, list[tuple[int, float]], list[tuple[int, float]]]]
         [],
     ),
     "Megatron": (
-        " iteration       10/  500000 | consumed samples:  51200 | elapsed time per iteration (ms): "
-        "1234.5 | learning rate: 1.5E-04 | lm loss: 3.0E+00 | loss scale: 65536.0 | grad norm: 1.2 |"
+        " iteration       10/  500000 | consumed samples:  51200 | elapsed time per iteration (ms): "  # noqa: E501
+        "1234.5 | learning rate: 1.5E-04 | lm loss: 3.0E+00 | loss scale: 65536.0 | grad norm: 1.2 |"  # noqa: E501
         " number of skipped iterations:   0 | number of nan iterations:   0 |\n"
-        " iteration       20/  500000 | consumed samples: 102400 | elapsed time per iteration (ms): "
-        "1234.5 | learning rate: 1.5E-04 | lm loss: 2.0E+00 | loss scale: 65536.0 | grad norm: 1.1 |"
+        " iteration       20/  500000 | consumed samples: 102400 | elapsed time per iteration (ms): "  # noqa: E501
+        "1234.5 | learning rate: 1.5E-04 | lm loss: 2.0E+00 | loss scale: 65536.0 | grad norm: 1.1 |"  # noqa: E501
         " number of skipped iterations:   0 | number of nan iterations:   0 |\n"
         "--------------\n validation loss at iteration 20 | lm loss value: 2.1E+00 | lm loss PPL: "
         "8.1E+00 | \n",
@@ -545,9 +545,9 @@ def test_the_search_of_a_folder_ends(tmp_path: Path) -> None:
 
 LINES = st.sampled_from(
     ["step 1 loss 2.0", "loss nan", "step,loss", "1,2.0", "{'loss': 1}", '{"loss": 1, "step": 2}',
-     "Epoch 1/2", "10/20 [00:01<00:02, 1it/s]", "1 train 3.0", "[1, 2.0]", "]", "{", '{"log_history": [{',
+     "Epoch 1/2", "10/20 [00:01<00:02, 1it/s]", "1 train 3.0", "[1, 2.0]", "]", "{", '{"log_history": [{',  # noqa: E501
      "\x1b[1m", "5/5 [====] - loss: 0.1", "step 99999999999999999999 loss 1e999", "# c", ";;;",
-     "loss: 1,000.5", "step -4 loss 3", "valid loss at step 3: 2", "1\t2\t3", "step 1.5.2 loss 3.4.5",
+     "loss: 1,000.5", "step -4 loss 3", "valid loss at step 3: 2", "1\t2\t3", "step 1.5.2 loss 3.4.5",  # noqa: E501
      "Epoch 3 [ 4/5] loss 2", "loss 1 2 3", "step\tloss", "-1,nan"]
 )  # fmt: skip
 
@@ -639,8 +639,9 @@ def test_real_logs_exactly(name: str) -> None:
     history = read(LOGS / name)
     train = history.train_loss
     validation = history.validation_loss.get("validation", Series())
-    assert (len(train), train.steps[0], train.values[0], train.steps[-1], train.values[-1],
-            len(validation), validation.values[-1] if len(validation) else 0.0) == EXACT[name]  # fmt: skip
+    last = validation.values[-1] if len(validation) else 0.0
+    ends = (train.steps[0], train.values[0], train.steps[-1], train.values[-1])
+    assert (len(train), *ends, len(validation), last) == EXACT[name]
 
 
 @real

@@ -68,7 +68,7 @@ def test_hidden_nan_is_put_back(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_keeps_the_later_attempt(tmp_path: Path) -> None:
-    """Fails when `Points.add` drops nothing at a jump back."""
+    """Fails when `_drop_superseded` drops nothing at a jump back."""
     rows = [row(10, 3.0), row(20, 2.5), row(30, 2.4), row(20, 2.6), row(30, 2.2)]
     history = read(state(tmp_path, rows))
     assert history.train_loss.steps == (10, 20, 30)
@@ -170,15 +170,12 @@ def test_a_file_is_known_by_what_it_holds(tmp_path: Path) -> None:
 CASES: dict[str, tuple[bytes, str]] = {
     "empty": (b"  \n", "the file is empty"),
     "binary": (b"PK\x03\x04\x00\x00\x00", "this is a binary file"),
-    "latin": ('{"log_history": "é"}'.encode("latin-1"), "is not valid utf-8"),
+    "latin": ('{"log_history": "é"}'.encode("latin-1"), "`log_history` is not a list"),
     "cut": (b'{"log_history": [{"step": 1, "lo', "the file seems to be cut off"),
     "broken": (b'{"log_history": [}, 1]}', "line 1, column 18"),
     "deep": (b"[" * 200_000, "nested too deeply"),
     "long": (b'{"log_history": ' + b"9" * 5000 + b"}", "a number too long"),
     "other": (b'{"a": 1}', "this JSON is not a log known here"),
-    "csv": (b"step,loss\n1,2.5\n", "this is no JSON; logs in CSV or plain text are not read"),
-    "console": (b"{'loss': 2.5}\n", "this is no JSON; logs in CSV or plain text are not read"),
-    "lines": (b'{"loss": 2.5}\n{"loss": 2.4}\n', "several JSON values (JSON Lines)"),
     "list": (b"[1, 2]", "this JSON is not a log known here"),
     "no rows": (b'{"log_history": []}', "`log_history` is empty"),
     "no list": (b'{"log_history": {}}', "`log_history` is not a list"),
@@ -200,6 +197,21 @@ def test_every_error_says_where_what_and_the_way_out(tmp_path: Path, name: str) 
         read(path)
     assert caught.value.where == str(path) and told in caught.value.what
     assert caught.value.way_out.endswith(".") and str(path) in str(caught.value)
+
+
+READ: dict[str, tuple[bytes, str]] = {
+    "csv": (b"step,loss\n1,2.5\n", "CSV"),
+    "console": (b"{'loss': 2.5}\n", "console text"),
+    "lines": (b'{"loss": 2.5}\n{"loss": 2.5}\n', "JSON Lines"),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_is_no_single_json_value_is_read_too(tmp_path: Path, name: str) -> None:
+    content, kind = READ[name]
+    path = tmp_path / "log.json"
+    path.write_bytes(content)
+    assert read(path).format == kind and set(read(path).train_loss.values) == {2.5}
 
 
 def test_missing_and_ambiguous_paths(tmp_path: Path) -> None:

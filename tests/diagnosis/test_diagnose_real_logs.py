@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 
 from wellfit.diagnosis import Diagnosis, diagnose, read
-from wellfit.errors import LogError
 
 LOGS = Path(__file__).resolve().parents[2].parent / "shared" / "logs"
 
@@ -17,17 +17,32 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_every_real_log_gives_a_diagnosis_or_a_clear_error() -> None:
-    """No traceback on any file; every `trainer_state.json` is read."""
-    files = sorted(path for path in LOGS.glob("*/*") if path.is_file())
-    diagnosed = 0
-    for path in files:
-        try:
-            diagnosis = diagnose(read(path))
-        except LogError as error:
-            assert path.name != "trainer_state.json" and error.way_out
-            continue
+def test_every_real_log_gives_a_diagnosis() -> None:
+    """All 60 in nine formats, each one run. Fails without the reader of console text."""
+    rows = list(csv.DictReader((LOGS / "labels.csv").read_text().splitlines()))
+    for row in rows:
+        diagnosis = diagnose(read(LOGS / row["file"]))
         assert isinstance(diagnosis, Diagnosis)
         json.dumps(diagnosis.to_json(), allow_nan=False)
-        diagnosed += path.name == "trainer_state.json"
-    assert diagnosed == len(list(LOGS.glob("*/trainer_state.json"))) > 0
+    assert len(rows) == 60
+
+
+def test_healthy_logs_are_silent_and_sure_faults_are_found() -> None:
+    """The target on the development set: no alarm on more than 5 % of the logs that the first
+    rater calls healthy, sure or fairly; an alarm on 90 % of the surely faulty ones.
+
+    Fails when `RISE` and `NOISE` of `rules/divergence.py` are 0.
+    """
+    healthy, faulty, alarms, found = 0, 0, [], 0
+    for row in csv.DictReader((LOGS / "labels.csv").read_text().splitlines()):
+        findings = diagnose(read(LOGS / row["file"])).findings
+        kinds = [finding.kind for finding in findings if finding.severity != "info"]
+        if "healthy" in row["labels"].split("|"):
+            if row["confidence"] != "low":
+                healthy += 1
+                alarms += [f"{row['id']}: {kind}" for kind in kinds[:1]]
+        elif row["confidence"] == "high":
+            faulty += 1
+            found += bool(kinds)
+    assert healthy >= 20 and len(alarms) <= 0.05 * healthy, alarms
+    assert faulty >= 15 and found >= 0.9 * faulty

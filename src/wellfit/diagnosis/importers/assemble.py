@@ -131,6 +131,9 @@ def _choose(log: Log, notes: list[str]) -> dict[str, Column]:
         candidates.setdefault(key, []).append((found.rank, -len(column.rows), name, found))
     chosen: dict[str, Column] = {}
     for key, found_columns in candidates.items():
+        if key == "step":
+            chosen[key] = _joined([log.columns[one[2]] for one in sorted(found_columns)])
+            continue
         most = max(-count for _, count, _, _ in found_columns)
         # A final summary row, or a mean by epoch, is not the curve.
         enough = 0.5 * most if found_columns[0][3].kind != "validation" else min(2, most)
@@ -146,6 +149,18 @@ def _choose(log: Log, notes: list[str]) -> dict[str, Column]:
             notes.append(f"`{name}` is taken for the training loss, not {shown}.")
         chosen[key] = column
     return chosen
+
+
+def _joined(columns: list[Column]) -> Column:
+    """Columns of steps, the surest first → the first of them, with those that stand in other rows:
+    `iter 10: loss …` and `step 10: val loss …` in one log."""
+    rows, values = list(columns[0].rows), list(columns[0].values)
+    taken = set(rows) if len(columns) > 1 else set()
+    for column in columns[1:]:
+        if taken.isdisjoint(column.rows):
+            rows, values = rows + column.rows, values + column.values
+            taken.update(column.rows)
+    return Column(rows, values)
 
 
 def _log(value: float) -> float:

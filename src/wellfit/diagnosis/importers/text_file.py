@@ -93,6 +93,12 @@ def _unpacked(data: bytes, where: str, notes: list[str]) -> bytes:
                 way_out="Copy the file again in binary mode.",
             ) from error
         size += len(parts[-1])
+        if not size and not engine.eof:
+            raise LogError(
+                "the gzip data is damaged (nothing of it can be unpacked)",
+                where=where,
+                way_out="Copy the file again in binary mode.",
+            )
         if size > MOST_BYTES:
             raise _too_large(where)
         if not engine.eof:

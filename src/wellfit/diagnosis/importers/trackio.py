@@ -21,7 +21,7 @@ WAY_OUT = "Give the PROJECT.db of a Trackio project, by default below ~/.cache/h
 
 
 def looks_like_trackio(path: Path) -> bool:
-    """Whether a path is a database with Trackio's tables; a folder of them is not, its files are."""
+    """Whether a path is a database with Trackio's tables; of a folder, each file is asked."""
     return path.is_file() and has_tables(path, {"metrics", "configs"})
 
 
