@@ -141,7 +141,7 @@ def test_a_state_that_is_cut_off_keeps_its_complete_rows() -> None:
     """Fails when `_complete_part` gives up at the first `}` that does not close a row."""
     rows = [{"step": s, "loss": 3.0 - s / 10, "epoch": s / 4, "x": {"y": 1}} for s in (1, 2, 3)]
     text = json.dumps({"max_steps": 40, "log_history": rows}, indent=1)
-    history = one(text[: text.rindex('"y"') + 6])
+    history = one(text[: text.rindex('"y": 1') + 6] + "}")
     assert history.train_loss.steps == (1, 2) and history.context.planned_steps == 40
     assert history.notes == (
         "The file is cut off; the 2 complete rows of `log_history` were read.",
@@ -211,7 +211,6 @@ def test_numbers_without_a_header_are_read_by_position() -> None:
 
 
 def test_sparse_columns_of_lightning() -> None:
-    """Fails when `train_loss_epoch` is preferred, or when `step` is looked for in each column."""
     history = one(
         "epoch,step,train_loss_step,train_loss_epoch,val_loss,lr-AdamW\n0,49,3.0,,,\n"
         "0,49,,,,0.001\n0,99,2.5,,,\n0,99,,,2.6,\n0,99,,2.75,,\n1,149,2.0,,,\n"
@@ -361,7 +360,7 @@ CONSOLE: dict[str, tuple[str, list[tuple[int, float]], list[tuple[int, float]]]]
 
 @pytest.mark.parametrize("name", CONSOLE)
 def test_every_console(name: str) -> None:
-    """Fails when a pattern lets its numbers stand anywhere, or keeps the words of `NOISE`."""
+    """Fails when `_joined` takes the surest column of steps alone."""
     text, train, validation = CONSOLE[name]
     history = one(text)
     assert points(history.train_loss) == train
@@ -430,6 +429,12 @@ def test_a_resume_is_told_from_a_new_epoch() -> None:
     assert points(history.train_loss) == [(10, 3.0), (20, 2.6), (30, 2.2)]
     assert points(history.validation_loss["validation"]) == [(20, 8.0)]
     assert (history.attempts, history.superseded, history.jumps) == (2, 2, (20,))
+
+
+def test_steps_that_the_later_attempt_did_not_log_are_gone_too() -> None:
+    """Fails when `_drop_superseded` leaves the steps of the rows that it drops."""
+    history = one("step,loss\n10,3\n20,2.5\n30,2.4\n15,2.6\n25,2.2\n")
+    assert points(history.train_loss) == [(10, 3.0), (15, 2.6), (25, 2.2)]
 
 
 def test_other_traps() -> None:

@@ -152,8 +152,8 @@ def events(path: Path, pairs: Iterable[tuple[int, float]], tag: str = "train/los
 def test_scalars_of_an_event_file(tmp_path: Path) -> None:
     """Plain scalars as torch writes them: step 0 left out, large and negative steps, NaN and inf.
 
-    Fails when the shortcut for repeated events takes the value four bytes too early, and when
-    steps are read as one byte.
+    Fails when the shortcut for repeated events takes the value four bytes too early, and when it
+    moves the bytes of a step by eight bits instead of seven.
     """
     pairs = [(-3, 2.0), *((i * 1000, value) for i, value in enumerate(LOSSES)), (2**40, 1.0)]
     path = events(tmp_path / "run" / "events.out.tfevents.1.host", pairs)

@@ -69,7 +69,8 @@ def unscaled(level: float) -> float:
 
 def middle(values: Array) -> float:
     """Values, at least one → their median; ten times faster than `np.median` on short arrays."""
-    ordered = np.sort(values)
+    half = len(values) // 2
+    ordered = np.sort(values) if len(values) < 200 else np.partition(values, (half - 1, half))
     # Halved first: the sum of two huge gradient norms would overflow.
     return float(0.5 * ordered[(len(ordered) - 1) // 2] + 0.5 * ordered[len(ordered) // 2])
 

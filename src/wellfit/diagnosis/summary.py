@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from wellfit.monitor.history import History, Series
@@ -17,7 +16,7 @@ def summarise(history: History) -> dict[str, Any]:
     """
     told = summary(history)
     validation = history.validation_loss.get("validation", Series())
-    non_finite = sum(not math.isfinite(value) for value in history.train_loss.values)
+    non_finite = len(history.train_loss) - len(history.train_loss.finite[0])
     return {
         "name": history.name,
         "format": history.format,

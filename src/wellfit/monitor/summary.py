@@ -69,7 +69,7 @@ def summary(history: History) -> Summary:
     drop = first - last if first is not None and last is not None else math.nan
     distance = losses.steps[-1] - losses.steps[0] if len(losses) else 0
     rate_first, rate_last = _ends(rates)
-    peak = max((rate for rate in rates.values if math.isfinite(rate)), default=None)
+    peak = float(rates.finite[1].max()) if len(rates.finite[1]) else None
     best_of, best = _best(history)
     return Summary(
         steps=len(losses),

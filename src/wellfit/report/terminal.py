@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -100,13 +101,16 @@ def sparkline(
     '█▆×·▁'
     """
     first, last = steps
-    groups: list[list[float]] = [[] for _ in range(columns)]
-    for step, value in zip(series.steps, series.values, strict=True):
-        groups[round((step - first) * (columns - 1) / max(1, last - first))].append(value)
-    return "".join(_block(group, *values) for group in groups)
+    # Steps rise, so each column is one stretch: a log may hold a million of them.
+    ends = [
+        bisect_right(series.steps, first + (column + 0.5) * max(1, last - first) / (columns - 1))
+        for column in range(columns - 1)
+    ]
+    groups = zip([0, *ends], [*ends, len(series)], strict=True)
+    return "".join(_block(series.values[a:b], *values) for a, b in groups)
 
 
-def _block(group: list[float], low: float, high: float) -> str:
+def _block(group: Sequence[float], low: float, high: float) -> str:
     if not group:
         return "·"
     within = sorted(finite(group))
@@ -122,16 +126,18 @@ def _block(group: list[float], low: float, high: float) -> str:
 
 def _curves(history: History, width: int) -> list[str]:
     """Training and held-out loss as sparklines over the same range, first and last value behind."""
+    import numpy as np
+
     rows = [("training", history.train_loss)]
     rows += sorted(history.validation_loss.items(), key=lambda item: item[0] != "validation")[:3]
     rows = [(name, series) for name, series in rows if len(series)]
     if not rows:
         return []
-    everything = [value for _, series in rows for value in finite(series.values)]
-    low, high = (min(everything), max(everything)) if everything else (0.0, 1.0)
-    if high > 20 * abs(sorted(everything)[len(everything) // 2] if everything else 1.0):
+    everything = np.sort(np.concatenate([series.finite[1] for _, series in rows]))
+    low, high = (float(everything[0]), float(everything[-1])) if len(everything) else (0.0, 1.0)
+    if len(everything) and high / 20 > abs(float(everything[len(everything) // 2])):
         # One runaway value would flatten all others: cut the picture, the figures stay true.
-        high = sorted(everything)[int(0.98 * (len(everything) - 1))]
+        high = float(everything[int(0.98 * (len(everything) - 1))])
     steps = (
         min(series.steps[0] for _, series in rows),
         max(series.steps[-1] for _, series in rows),

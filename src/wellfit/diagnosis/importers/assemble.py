@@ -184,9 +184,9 @@ def _main_first(named: dict[str, Series], notes: list[str]) -> dict[str, Series]
 
 def _unhide(loss: Series, norms: Series) -> tuple[Series, int]:
     """Losses and gradient norms → losses with the hidden NaN put back, and their number."""
-    broken = {s for s, v in zip(norms.steps, norms.values, strict=True) if math.isnan(v)}
-    if not broken:
+    if len(norms.finite[0]) == len(norms):
         return loss, 0
+    broken = {s for s, v in zip(norms.steps, norms.values, strict=True) if math.isnan(v)}
     values: list[float] = []
     for i, (step, value) in enumerate(zip(loss.steps, loss.values, strict=True)):
         repeats = i > 0 and value == loss.values[i - 1]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
@@ -54,6 +55,8 @@ _SETTINGS = {key: key for known in names.SETTINGS.values() for key in known if k
     "total_optimization_steps": "total_steps"
 }
 """Settings that trainings print before they begin."""
+BLOCK = 100_000
+"""Characters that are tried at once."""
 MOST_NAMES = 300
 MOST_KINDS = 200
 
@@ -62,11 +65,21 @@ MOST_KINDS = 200
 class Kind:
     """Lines of one kind: their pattern, the names of its groups, and what was found."""
 
-    match: Callable[[str], re.Match[str] | None]
+    pattern: str
     names: tuple[str, ...]
+    match: Callable[[str], re.Match[str] | None] = field(init=False)
+    """A line → its groups."""
     rows: list[int] = field(default_factory=list)
     found: list[str | None] = field(default_factory=list)
     """The groups of its first row, then those of the next."""
+
+    def __post_init__(self) -> None:
+        self.match = re.compile(self.pattern).fullmatch
+
+    @property
+    def whole(self) -> re.Pattern[str]:
+        """Finds the groups of every line of a block that is of this kind."""
+        return re.compile(f"^{self.pattern}$", re.M)  # `re` keeps what it compiled
 
 
 def log_of_console(text: str, name: str) -> Log | None:
@@ -92,7 +105,32 @@ def _without_bars(text: str, log: Log, kinds: list[Kind]) -> int:
     """Read every line; returns the number of rows."""
     row = 0
     recent: list[Kind] = []
-    for line in text.split("\n"):
+    for block in _blocks(text):
+        # Most logs say the same line again and again: then one search serves a whole block.
+        alike = recent[0].whole.findall(block) if recent and recent[0].names else []
+        if alike and len(alike) == block.count("\n") + 1:
+            cells = alike if len(recent[0].names) == 1 else chain.from_iterable(alike)
+            recent[0].rows.extend(range(row, row + len(alike)))
+            recent[0].found.extend(cells)
+            row += len(alike)
+        else:
+            row = _block(block, row, log, kinds, recent)
+    return row
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """A text → pieces of about `BLOCK` characters that end where a line ends."""
+    begin = 0
+    while begin < len(text):
+        end = text.find("\n", begin + BLOCK)
+        end = len(text) if end < 0 else end
+        yield text[begin:end]
+        begin = end + 1
+
+
+def _block(block: str, row: int, log: Log, kinds: list[Kind], recent: list[Kind]) -> int:
+    """Read some lines, the first of which is row `row`; returns the next one's."""
+    for line in block.split("\n"):
         for kind in recent:
             groups = kind.match(line)
             if groups is not None:
@@ -204,7 +242,7 @@ def _kind(line: str, log: Log) -> Kind | None:
         end = stop
     tail = line[end:]
     pattern.append(".*" if re.search(r"\d", tail) else _literal(tail))
-    return Kind(re.compile("".join(pattern)).fullmatch, tuple(wanted))
+    return Kind("".join(pattern), tuple(wanted))
 
 
 def _literal(text: str) -> str:

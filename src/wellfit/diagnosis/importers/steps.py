@@ -31,12 +31,15 @@ def find_steps(
     elif _is_fraction(steps):
         # A "step" that counts epochs in fractions.
         steps, axis = _without_steps(log, chosen, steps, notes)
-    steps = _filled(steps)
+    impossible = (steps < 0) | (steps >= 1e15)
+    steps = _filled(np.where(impossible, np.nan, steps))
+    steps[impossible] = np.nan
     if log.steps:  # each column of a store has its own order
         return steps, axis, *_latest_by_column(chosen, steps)
     # Evaluations are often written out of order, or all at once: the training rows tell.
     lead = chosen.get("train") or next(c for k, c in chosen.items() if k.startswith("validation"))
     marked = np.asarray(lead.rows, dtype=np.int64)
+    marked = marked[np.isfinite(steps[marked])]
     if axis == "step" and (offset := _epoch_resets(log, steps, epochs, marked)) is not None:
         notes.append("The step counter starts anew at every epoch; the steps were added up.")
         steps = steps + offset
@@ -143,6 +146,7 @@ def _drop_superseded(steps: Array, marked: Rows, rows: Rows) -> tuple[list[int],
     `marked` are the rows whose order counts. Another row is superseded where a later jump goes
     back to its step or before; what stands before the first marked row never is.
     """
+    marked = marked[np.isfinite(steps[marked])]
     at = steps[marked]
     if not np.any(np.diff(at) < 0):
         return [], 0
@@ -165,7 +169,7 @@ def _drop_superseded(steps: Array, marked: Rows, rows: Rows) -> tuple[list[int],
     others = rows[(rows > marked[0]) & ~np.isin(rows, marked)]
     steps[others[steps[others] >= lowest[others]]] = np.nan
     steps[gone] = np.nan
-    return [int(step) for _, step in jumps if abs(step) < 1e15], len(gone)
+    return [int(step) for _, step in jumps], len(gone)
 
 
 def _latest_by_column(chosen: dict[str, Column], steps: Array) -> tuple[list[int], int]:

@@ -39,6 +39,8 @@ def non_finite(history: History) -> list[Finding] | NotAssessed:
 
 
 def _bad_steps(series: Series) -> list[int]:
+    if len(series.finite[0]) == len(series):
+        return []
     return [
         step
         for step, value in zip(series.steps, series.values, strict=True)
