@@ -27,6 +27,16 @@ class Series:
     def __len__(self) -> int:
         return len(self.steps)
 
+    @classmethod
+    def of(cls, steps: NDArray[np.int64], values: NDArray[np.float64]) -> Series:
+        """Arrays → a Series, which keeps them as its `finite` instead of making them again."""
+        import numpy as np
+
+        series = cls(tuple(steps.tolist()), tuple(values.tolist()))
+        keep = np.isfinite(values)
+        series.__dict__["finite"] = _frozen(steps[keep].astype(np.float64), values[keep])
+        return series
+
     @cached_property
     def finite(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Steps and values where the value is a finite number, as arrays that cannot be changed.
@@ -38,10 +48,15 @@ class Series:
         steps = np.asarray(self.steps, dtype=np.float64)
         values = np.asarray(self.values, dtype=np.float64)
         keep = np.isfinite(values)
-        found = steps[keep], values[keep]
-        for array in found:
-            array.flags.writeable = False
-        return found
+        return _frozen(steps[keep], values[keep])
+
+
+def _frozen(
+    steps: NDArray[np.float64], values: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two arrays → the same, no more to be changed."""
+    steps.flags.writeable = values.flags.writeable = False
+    return steps, values
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from wellfit.monitor.history import History
-from wellfit.report.numbers import figure, finite
+from wellfit.report.numbers import figure
 from wellfit.report.words import ranked, verdict_of
 
 RESTS_HIGH = 3.0
@@ -30,7 +30,7 @@ learned anything.']
     """
     context, told = history.context, []
     alarms = [str(f.get("kind")) for f in ranked(diagnosis) if f.get("severity") != "info"]
-    last = finite(history.train_loss.values)[-1:]
+    last = history.train_loss.finite[1][-1:].tolist()
     if (
         context.vocabulary_size is None
         and context.task not in WITHOUT_VOCABULARY

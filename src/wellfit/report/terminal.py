@@ -6,12 +6,13 @@ import math
 import textwrap
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from statistics import median_high
 from typing import Any
 
 from wellfit.monitor.history import History, Series
 from wellfit.report.context import missing_context
 from wellfit.report.html import readable
-from wellfit.report.numbers import figure, finite, number_of, share
+from wellfit.report.numbers import figure, number_of, share
 from wellfit.report.patch import is_ours, train_command
 from wellfit.report.words import (
     FIT_WORDS,
@@ -113,15 +114,22 @@ def sparkline(
 def _block(group: Sequence[float], low: float, high: float) -> str:
     if not group:
         return "·"
-    within = sorted(finite(group))
-    if len(within) < len(group):
+    if not all(map(math.isfinite, group)):
         return "×"
-    middle = within[len(within) // 2]
+    middle = median_high(group) if len(group) < 1000 else _middle(group)
     if low > 0:
         # Losses fall fast and then slowly: ratios keep the later part of the curve visible.
         low, high, middle = math.log(low), math.log(high), math.log(middle)
     place = (middle - low) / (high - low) if high > low else 0.0
     return BLOCKS[round(min(1.0, max(0.0, place)) * (len(BLOCKS) - 1))]
+
+
+def _middle(group: Sequence[float]) -> float:
+    """The higher median, for columns of a long log."""
+    import numpy as np
+
+    place = len(group) // 2
+    return float(np.partition(np.asarray(group), place)[place])
 
 
 def _curves(history: History, width: int) -> list[str]:

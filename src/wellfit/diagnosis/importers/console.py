@@ -363,11 +363,11 @@ def _collect(log: Log, kinds: list[Kind]) -> None:
     """What the kinds of lines found → columns, rows ascending."""
     for kind in kinds:
         for i, name in enumerate(kind.names):
-            cells = [cell or "" for cell in kind.found[i :: len(kind.names)]]
+            cells = kind.found[i :: len(kind.names)]
             try:
-                values = list(map(float, cells))
-            except ValueError:
-                values = [_float(cell) for cell in cells]
+                values = list(map(float, cells))  # type: ignore[arg-type]
+            except (TypeError, ValueError):
+                values = [_float(cell or "") for cell in cells]
             column = log.columns.get(name)
             if column is None:
                 if len(log.columns) < MOST_NAMES:

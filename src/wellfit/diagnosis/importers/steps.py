@@ -61,7 +61,7 @@ def series_of(column: Column, steps: Array) -> tuple[Series, int]:
         at, values = at[order], values[order]
     last = np.append(at[1:] != at[:-1], True) if len(at) else np.zeros(0, bool)
     return (
-        Series(tuple(at[last].astype(np.int64).tolist()), tuple(values[last].tolist())),
+        Series.of(at[last].astype(np.int64), values[last]),
         int(len(at) - last.sum()),
     )
 
