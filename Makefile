@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all check format bench bench-diagnose docs clean
+.PHONY: demo test test-all test-stores check format bench bench-diagnose docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/wellfit quickstart
@@ -14,6 +14,12 @@ test: $(VENV)/.installed-dev
 
 test-all: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m "not gpu"
+
+# In an environment of its own: these libraries ask for other versions of ours.
+test-stores:
+	test -x $(VENV)-stores/bin/python || $(PYTHON) -m venv $(VENV)-stores
+	$(VENV)-stores/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,stores]"
+	$(VENV)-stores/bin/python -m pytest tests/diagnosis/test_diagnose_stores.py
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from wellfit.diagnosis.importers import mlflow, neptune, tensorboard, trackio, wandb
+from wellfit.diagnosis.importers import mlflow, neptune, tensorboard, tfrecord, trackio, wandb
 from wellfit.diagnosis.importers.assemble import assemble
 from wellfit.diagnosis.importers.log import Log
 from wellfit.errors import LogError
@@ -214,9 +214,9 @@ def test_checksums_of_every_length() -> None:
     generator = np.random.default_rng(1)
     lengths = [0, 1, 3, 4, 5, 15, 16, 17, 64, 1023, 1024, 1025, 2048, 3000]
     parts = [generator.bytes(length) for length in lengths]
-    raw = np.frombuffer(bytes(tensorboard.CHUNK) + b"".join(parts), np.uint8)
-    starts = tensorboard.CHUNK + np.cumsum([0, *lengths[:-1]])
-    found = tensorboard._checksums(raw, starts, np.array(lengths))
+    raw = np.frombuffer(bytes(tfrecord.CHUNK) + b"".join(parts), np.uint8)
+    starts = tfrecord.CHUNK + np.cumsum([0, *lengths[:-1]])
+    found = tfrecord._checksums(raw, starts, np.array(lengths))
     assert found.tolist() == [crc32c(part) for part in parts]
 
 

@@ -66,3 +66,29 @@ class Log:
             column.rows.append(self.rows)
             column.values.append(value)
             self.rows += 1
+
+
+def append(log: Log, more: Log, renamed: Mapping[str, str] | None = None) -> None:
+    """Two logs of one run → the rows of the second after those of the first, in the first."""
+    for name, column in more.columns.items():
+        into = log.columns.setdefault((renamed or {}).get(name, name), Column())
+        into.rows += [row + log.rows for row in column.rows]
+        into.values += column.values
+    log.steps.update((row + log.rows, step) for row, step in more.steps.items())
+    log.rows += more.rows
+    log.facts |= more.facts
+    log.notes += [note for note in more.notes if note not in log.notes]
+
+
+def flattened(value: Any, head: str = "") -> dict[str, Any]:
+    """Nested settings → one level of them, names joined by `/`; lists and empty names are left out.
+
+    >>> flattened({"model": {"vocab_size": 99}, "betas": [0.9, 0.95], "lr": None})
+    {'model/vocab_size': 99}
+    """
+    if not isinstance(value, Mapping):
+        return {head: value} if head and isinstance(value, str | int | float | bool) else {}
+    flat: dict[str, Any] = {}
+    for key, inner in value.items():
+        flat |= flattened(inner, f"{head}/{key}" if head else str(key))
+    return flat

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from wellfit.diagnosis.importers.log import Log
-from wellfit.diagnosis.importers.mlflow import has_tables, open_database
-from wellfit.diagnosis.importers.tensorboard import flattened
+from wellfit.diagnosis.importers.database import has_tables, open_database
+from wellfit.diagnosis.importers.log import Log, flattened
 from wellfit.errors import LogError
 
 FORMAT = "Trackio store"

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wellfit.diagnosis.importers.log import Log
-from wellfit.diagnosis.importers.tensorboard import append, fields, flattened
+from wellfit.diagnosis.importers.log import Log, append, flattened
+from wellfit.diagnosis.importers.protobuf import fields
 from wellfit.errors import LogError
 
 FORMAT = "W&B run"
