@@ -262,3 +262,21 @@ def test_a_high_rest_on_both_curves(build: Build) -> None:
     train = [9.0, 8.0, 7.0, *[6.0] * 57]
     assert kinds(build(train=train, validation=[6.0] * 6))["plateau"] == "warning"
     assert "plateau" not in kinds(build(train=[t / 3 for t in train], validation=[2.0] * 6))
+
+
+# ── loggers that write 0 for what they do not know ─────────────────────────────────────────
+
+
+def test_zeros_beside_a_loss_that_falls_are_the_logger_s(build: Build) -> None:
+    """Sharded optimizers log such norms and rates. Fails when `_learns` is always False, and
+    when `LEARNED` is 10."""
+    fall, flat, zero = list(2 + 3 * np.exp(-np.arange(100) / 15)), [5.0] * 100, [0.0] * 100
+    answer = RULES["vanishing_gradient"](build(train=fall, norms=zero))
+    assert isinstance(answer, NotAssessed) and answer.needs == "the gradient norm"
+    found = only(build(train=flat, norms=zero), "vanishing_gradient")
+    assert (found.severity, found.certainty) == ("critical", "certain")
+    lying = only(build(train=fall, rate=zero), "lr_too_low")
+    assert (lying.severity, lying.certainty) == ("info", "possible")
+    assert lying.change is not None and not lying.change.patch
+    true = only(build(train=flat, rate=zero), "lr_too_low")
+    assert (true.severity, true.certainty) == ("critical", "certain")

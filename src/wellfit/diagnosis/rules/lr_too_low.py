@@ -11,6 +11,8 @@ from wellfit.diagnosis.curves import Array
 from wellfit.monitor.history import History, Series
 from wellfit.records import Cause, Change, Finding
 
+LEARNED = 0.1
+"""A loss that fell by a tenth, and by ten standard deviations of a level, was not left alone."""
 IDLE_SHARE = 0.1
 """A schedule may end a rounding before the run; a tenth of the run at zero is wasted."""
 TINY_FROM_SCRATCH = 1e-4
@@ -57,23 +59,32 @@ def lr_too_low(history: History) -> list[Finding] | NotAssessed:
 def _zero(history: History, count: int, share: float) -> Finding:
     levels = curves.levels(history.train_loss)
     evidence = [f"For: the learning rate is exactly 0 at {share:.0%} of {count} logged steps."]
+    learned = False
     if levels is not None and len(levels.level) >= 2:
         moved = float(levels.level[0] - levels.level[-1])
         share = curves.change(float(levels.level[0]), float(levels.level[-1]))
         side = "For" if abs(moved) <= max(0.02, 4 * levels.noise) else "Against"
         evidence.append(f"{side}: the loss changed by {share:+.1%} over the run.")
+        learned = moved >= max(LEARNED, 10 * levels.noise)
     rate = recipe_value(history, "train.optimizer.learning_rate")
     known = isinstance(rate, int | float) and rate > 0
     return Finding(
         kind="lr_too_low",
-        severity="critical",
-        certainty="certain",
+        # What learns has a rate: then the logger does not know it.
+        severity="info" if learned else "critical",
+        certainty="possible" if learned else "certain",
         since_step=history.learning_rate.steps[0],
         evidence=tuple(evidence),
         causes=(
-            Cause("O04", 0.95, "the schedule gives 0: its length is 0, or its step is not called"),
+            Cause(
+                "O04",
+                0.2 if learned else 0.95,
+                "the schedule gives 0: its length is 0, or its step is not called",
+            ),
         ),
-        change=Change(
+        change=Change("Log the rate that the optimizer uses; this one cannot be it.")
+        if learned
+        else Change(
             "Mend the schedule: its length must be the number of optimizer steps, and the peak "
             f"rate {f'{rate:.3g} ' if known else ''}must reach the optimizer.",
             {"train.schedule.kind": "wsd", "train.schedule.warmup": 0.02},

@@ -22,6 +22,7 @@ FALL = 0.05
 def vanishing_gradient(history: History) -> list[Finding] | NotAssessed:
     """A history → a finding where gradient norms are 0, or a thousandth of what they were.
 
+    Zeros throughout beside a loss that falls are a logger's, and not assessed.
     Exact zeros at a fifth of the steps or more are a count, so certain. A norm that shrank
     a thousandfold counts only while the loss stands above chance between two classes and no
     longer falls: one that is learned has small gradients too. Causes: O12, D08, O04, P06.
@@ -32,6 +33,13 @@ def vanishing_gradient(history: History) -> list[Finding] | NotAssessed:
             "vanishing_gradient", "The log holds too few gradient norms.", "the gradient norm"
         )
     zero = norms == 0.0
+    if zero.all() and _learns(history):
+        return NotAssessed(
+            "vanishing_gradient",
+            "Every gradient norm is logged as 0 while the loss falls: this logger does not know it "
+            "(as with sharded optimizers).",
+            "the gradient norm",
+        )
     if float(np.mean(zero)) >= SHARE:
         return [_zeros(history, int(steps[np.argmax(zero)]), int(zero.sum()), len(norms))]
     fifths = np.array_split(norms, 5)
@@ -68,6 +76,15 @@ def vanishing_gradient(history: History) -> list[Finding] | NotAssessed:
             change=_look(),
         )
     ]
+
+
+def _learns(history: History) -> bool:
+    """Whether the training loss fell, beyond its noise, from its first levels to its last."""
+    levels = curves.levels(history.train_loss)
+    if levels is None or len(levels.level) < 4 or not curves.loss_is_likelihood(history):
+        return False
+    fell = curves.middle(levels.level[:2]) - curves.middle(levels.level[-3:])
+    return fell > max(FALL, 5 * levels.noise) and bool(np.any(history.train_loss.finite[1][-5:]))
 
 
 def _zeros(history: History, since: int, count: int, total: int) -> Finding:
