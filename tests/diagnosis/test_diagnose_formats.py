@@ -402,6 +402,22 @@ def test_not_a_number_is_read_where_a_number_is_meant() -> None:
     assert loss("step 10 | number of nan steps: 4 | loss 2.0\n") == [(10, 2.0)]
 
 
+def test_prose_about_trainings_is_no_log() -> None:
+    """A table of notes, each worded anew. Fails when `PROSE` is 1,000."""
+    notes = [
+        "005,healthy,train 12.4 to 0.10 and eval 0.125 to 0.117",
+        "019,divergence,train 0.67 to 0.37 by step 230 then 0.71",
+        "066,overfitting,eval min 9.705 at step 200 while train only 7.48",
+        "101,plateau,28.4 to 16.7 by step 100; eval loss 5.836",
+        "124,too hot,loss 1.25 then 1.45 then 1.40 (ln4 is 1.386)",
+        "143,plateau,loss 10.82 on every row",
+        "147,overfitting,val min 4.673 (step 3000) then 4.802, train loss 2.84",
+        "160,healthy,val loss from 10.95 down to 3.168 over 19073 steps",
+    ]
+    with pytest.raises(LogError):
+        one("id,label,evidence\n" + "\n".join(notes) + "\n")
+
+
 def test_text_without_a_loss_is_no_log() -> None:
     for text in ("the loss is high\n", "hello 1 2 3\n", "step 10\nstep 20\n", "loss: none\n"):
         with pytest.raises(LogError, match="no loss was found"):

@@ -57,6 +57,8 @@ _SETTINGS = {key: key for known in names.SETTINGS.values() for key in known if k
 """Settings that trainings print before they begin."""
 BLOCK = 100_000
 """Characters that are tried at once."""
+PROSE = 5
+"""Kinds of lines that a log may have before most of its lines must repeat one."""
 MOST_NAMES = 300
 MOST_KINDS = 200
 
@@ -91,6 +93,8 @@ def log_of_console(text: str, name: str) -> Log | None:
         rows, dicts = _with_bars(text, log, kinds)
     else:
         rows, dicts = _without_bars(text, log, kinds), []
+    if len(kinds) > max(PROSE, rows // 2):
+        return None  # every line is worded anew: somebody writes about trainings
     log.rows = rows
     _collect(log, kinds)
     _steps_of_bars(log, dicts)
