@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
-from wellfit.diagnosis.importers.text_file import read_bytes_of, to_text
 from wellfit.errors import LogError
 
 _NOT_FINITE = {"nan", "inf", "-inf", "infinity", "-infinity", "+inf"}
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file → its value; bare `NaN` and `Infinity` are read as numbers.
-
-    Raises LogError where the file is absent, empty, binary or broken.
-    """
-    text, _ = to_text(read_bytes_of(path), str(path))
-    try:
-        return parse(text)
-    except json.JSONDecodeError as error:
-        raise broken_json(text, error, str(path)) from error
-    except TooDeepError as error:
-        raise too_deep(str(path)) from error
 
 
 class TooDeepError(Exception):

@@ -69,7 +69,16 @@ class Log:
 
 
 def append(log: Log, more: Log, renamed: Mapping[str, str] | None = None) -> None:
-    """Two logs of one run → the rows of the second after those of the first, in the first."""
+    """Two logs of one run → the rows of the second after those of the first, in the first.
+
+    The second is used up: where the first is empty it takes its columns instead of copying them.
+    """
+    new = {(renamed or {}).get(name, name): column for name, column in more.columns.items()}
+    if not log.rows and not log.columns and len(new) == len(more.columns):
+        log.columns, log.steps, log.rows = new, more.steps, more.rows
+        log.facts |= more.facts
+        log.notes += [note for note in more.notes if note not in log.notes]
+        return
     for name, column in more.columns.items():
         into = log.columns.setdefault((renamed or {}).get(name, name), Column())
         into.rows += [row + log.rows for row in column.rows]
