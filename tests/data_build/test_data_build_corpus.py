@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,31 +153,46 @@ def test_a_damaged_corpus_is_mended_by_building_again(tmp_path: Path, texts: Pat
 
 
 KILLED = """
-import sys
+import os, signal, sys
 from pathlib import Path
 from wellfit.data.build import build_corpus
 from wellfit.recipe.schema import Data
+
 data = Data(sources=[{"path": sys.argv[1]}], tokenizer={"vocabulary_size": 300}, workers=1)
+left = int(sys.argv[3])
+
+def count(event, arguments):
+    global left
+    writes = event == "open" and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+    if writes or event == "os.rename":
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count)
 build_corpus(data, name="c", folder=Path(sys.argv[2]))
 """
 
 
 def test_killed_and_built_again_it_is_the_same_corpus(tmp_path: Path, texts: Path) -> None:
-    """Breaks when the corpus is published before everything is finished."""
-    command = [sys.executable, "-c", KILLED, str(texts)]
-    build_corpus(section(texts), name="c", folder=tmp_path / "whole")
+    """Breaks when the corpus is published before everything is finished.
+
+    The process kills itself as it opens or renames its n-th file, so the moments do not depend
+    on the machine's pace.
+    """
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    build_corpus(section(texts), name="c", folder=whole)
     chance = random.Random(5)
-    killed = 0
-    for _ in range(5):
-        process = subprocess.Popen([*command, str(tmp_path / "killed")])
-        time.sleep(chance.uniform(0.4, 1.6))
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() != 0
-        if (tmp_path / "killed" / "manifest.json").exists():
-            Corpus.open(tmp_path / "killed").verify()
-    subprocess.run([*command, str(tmp_path / "killed")], check=True)
-    assert killed
-    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")
+    statuses = []
+    while statuses[-1:] != [0]:
+        files = 6 + 2 * len(statuses) + chance.randrange(4)
+        command = [sys.executable, "-c", KILLED, str(texts), str(folder), str(files)]
+        statuses.append(subprocess.run(command, check=False).returncode)
+        assert statuses[-1] in (0, -signal.SIGKILL)
+        if (folder / "manifest.json").exists():
+            Corpus.open(folder).verify()
+    assert len(statuses) > 3, statuses
+    assert bytes_of(folder) == bytes_of(whole)
 
 
 def test_two_builds_in_one_folder(tmp_path: Path, texts: Path) -> None:
