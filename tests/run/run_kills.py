@@ -18,7 +18,7 @@ WELLFIT = str(Path(sys.executable).parent / "wellfit")
 # 8 rows a step in micro-batches of 3, so that the last one is smaller; resumes fall mid-epoch.
 DROPOUT = ("model.dropout=0.1", "train.micro_batch=3", "evaluate.every=4")
 # These change how often something is written, and no weight.
-OFTEN = ("train.checkpoint_every=3", "train.keep_checkpoints=3")
+OFTEN = ("train.checkpoint_every=3", "train.keep_last=3")
 
 
 def _any(folder: Path, pattern: str) -> Callable[[], bool]:

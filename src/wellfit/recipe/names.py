@@ -175,7 +175,7 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
      "neat_packing intra_doc_mask", "rows are always packed; this keeps documents apart"),
     ("train.checkpoint_every", (HF, LITGPT, AXOLOTL), "save_steps save_interval save_every "
      "checkpoint_interval save_strategy", ""),
-    ("train.keep_checkpoints", (HF,), "save_total_limit keep_last", ""),
+    ("train.keep_last", (HF,), "save_total_limit keep_last", ""),
     ("train.threads", (), "num_threads n_threads omp_num_threads", ""),
     # ── evaluate, monitor ──
     ("evaluate.every", (NANOGPT, HF, LITGPT), "eval_interval eval_steps evals_per_epoch "

@@ -152,7 +152,7 @@ def _save(setup: Setup, state: checkpoint.State) -> list[Saved]:
             state,
             setup.parameters,
             setup.optimizers.state(),
-            keep=setup.section.keep_checkpoints,
+            keep=setup.section.keep_last,
         )
     ]
 
