@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from train_parts import ADAMW, CONTEXT, ROWS, Cycle, Tiny
+from train_parts import ADAMW, CONTEXT, ROWS, Cycle, Tiny, section
 
 from wellfit.data.batches import IGNORED
 from wellfit.recipe import schema
 from wellfit.training import optimizers
-from wellfit.training.step import accumulate, clip, take_step
+from wellfit.training.step import Objective, accumulate, clip, gradients
+from wellfit.training.stepper import Stepper
 
 CPU = torch.device("cpu")
 
@@ -31,8 +32,8 @@ def gradient(micro_batch, seed, document_mask=True):
     loss, count = accumulate(
         model,
         ragged(seed),
+        Objective(document_mask=document_mask),
         micro_batch=micro_batch,
-        document_mask=document_mask,
         device=CPU,
         key=(0, 1),
     )
@@ -46,7 +47,7 @@ def test_gradient_and_loss_do_not_depend_on_the_cut(micro_batch, seed):
     _, whole_loss, whole_count, whole = gradient(ROWS, seed)
     _, loss, count, parts = gradient(micro_batch, seed)
     assert count == whole_count == np.count_nonzero(ragged(seed).labels != IGNORED)
-    assert loss == pytest.approx(whole_loss, rel=1e-6)
+    assert float(loss) == pytest.approx(float(whole_loss), rel=1e-6)
     assert (parts - whole).norm() <= 1e-6 * whole.norm()
 
 
@@ -63,7 +64,7 @@ def test_loss_is_the_mean_over_all_labels():
     nats = -torch.log_softmax(logits, -1)
     kept = labels != IGNORED
     expected = nats[kept].gather(1, labels[kept][:, None]).sum() / count
-    assert loss == pytest.approx(expected.item(), rel=1e-7)
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-7)
 
 
 def test_document_mask_off_lets_a_row_be_one_document():
@@ -83,10 +84,10 @@ def test_clipping_equals_that_of_torch(limit):
     """Break: a norm over tensors one by one, or clipping at limit 0."""
     model, *_ = gradient(8, seed=0)
     plain, *_ = gradient(8, seed=0)
-    norm, clipped = clip(list(model.parameters()), limit)
+    norm, clipped = clip(gradients(list(model.parameters())), Objective(clip_norm=limit))
     expected = torch.nn.utils.clip_grad_norm_(plain.parameters(), limit or math.inf)
-    assert norm == pytest.approx(expected.item(), rel=1e-6)
-    assert clipped is (limit == 0.01)
+    assert float(norm) == pytest.approx(expected.item(), rel=1e-6)
+    assert bool(clipped) is (limit == 0.01)
     for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         # torch divides by norm + 1e-6, so that a norm of zero is no division by zero.
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=2e-5, atol=1e-9)
@@ -100,17 +101,10 @@ def one_step(batch, spoil=None):
     if spoil:
         spoil(model)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    outcome = take_step(
-        model,
-        made,
-        list(model.parameters()),
-        batch,
-        micro_batch=3,
-        document_mask=True,
-        clip_norm=1.0,
-        device=CPU,
-        key=(0, 1),
+    stepper = Stepper(
+        section(), model, made, list(model.parameters()), precision="fp32", device=CPU, seed=0
     )
+    outcome = stepper.take(1, batch).read()
     moved = any(not torch.equal(p, before[name]) for name, p in model.named_parameters())
     return outcome, moved, made
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from wellfit.data.batches import IGNORED, Batch
+from wellfit.data.plan import DataPlan
 from wellfit.recipe import schema
 
 VOCABULARY, WIDTH, CONTEXT, ROWS = 31, 16, 12, 8
@@ -83,9 +84,12 @@ class Cycle:
         self.rows, self.masked, self.bad = rows, masked, bad
         self.rows_per_epoch = 20
         self.asked: list[int] = []
+        self.plan = DataPlan()
+        self.plan.begin({}, batch_rows=rows)
 
     def batch(self, step: int) -> Batch:
         self.asked.append(step)
+        step = 1 + self.plan.rows(step)[0] // self.rows if step else 0
         draw = np.random.RandomState(step)
         start = draw.randint(0, VOCABULARY, (self.rows, 1))
         stream = (start + 3 * np.arange(CONTEXT + 1)) % VOCABULARY
@@ -98,6 +102,16 @@ class Cycle:
         positions = columns - np.where(second, second.argmax(1)[:, None], 0)
         tokens = np.ascontiguousarray(stream[:, :-1])
         return Batch(tokens, labels, positions, second.astype(np.int64), np.zeros_like(tokens))
+
+    def skip(self, *, after_step: int, through_step: int) -> int:
+        return self.plan.skip(after_step=after_step, through_step=through_step)
+
+    def restore(self, *, after_step: int) -> None:
+        self.plan.restore(after_step=after_step)
+
+    @property
+    def skips(self) -> int:
+        return self.plan.skips
 
     def epoch(self, step: int) -> float:
         return step * self.rows / self.rows_per_epoch

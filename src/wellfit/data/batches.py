@@ -123,6 +123,22 @@ class Batches:
         """A step (from 1) → its batch [rows, context], always the same one."""
         return self._rows.row(self.rows(step))
 
+    def skip(self, *, after_step: int, through_step: int) -> int:
+        """Steps after `after_step` will be made again, with the rows that follow `through_step`.
+
+        Gives how many rows are passed over; raises DataError where the plan cannot be written.
+        """
+        return self.plan.skip(after_step=after_step, through_step=through_step)
+
+    def restore(self, *, after_step: int) -> None:
+        """Steps after `after_step` will be made again, with the rows first planned for them."""
+        self.plan.restore(after_step=after_step)
+
+    @property
+    def skips(self) -> int:
+        """How often rows were passed over so far."""
+        return self.plan.skips
+
     def rows(self, step: int) -> Array:
         """A step (from 1) → the numbers of its rows in `Rows(corpus, "train", context)`."""
         places = np.arange(*self.plan.rows(step), dtype=np.int64)

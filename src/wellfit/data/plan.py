@@ -3,7 +3,8 @@
 `data-plan.jsonl` opens with a line that names corpus, context and seed; each further line is a
 segment `{from_step, cursor, batch_rows}`: from that step on, a step takes `batch_rows` rows, the
 first of them at `cursor`, counted over all epochs. Lines are only ever appended, and only for
-steps still to come, so a resumed run replays the very same rows.
+steps still to come, so a resumed run replays the very same rows. Where two segments hold for a
+step, the later line wins: a training that was rewound takes its steps again, with other rows.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ class Segment:
     from_step: int
     cursor: int
     batch_rows: int
+    skipped_rows: int = 0
+    """Rows that a rewind passed over just before `cursor`."""
 
 
 class DataPlan:
@@ -97,15 +100,47 @@ class DataPlan:
                 where=str(self.path or "data plan"),
                 way_out="Change the plan at a later step, and to at least one row.",
             )
-        segment = Segment(from_step, self.rows(from_step)[0], batch_rows)
-        self._append(asdict(segment))
-        self.segments = (*self.segments, segment)
+        self._add(Segment(from_step, self.rows(from_step)[0], batch_rows))
+
+    def skip(self, *, after_step: int, through_step: int) -> int:
+        """Steps after `after_step` are made again, with the rows that follow `through_step`.
+
+        Gives how many rows are passed over. Raises DataError where it cannot be written.
+        """
+        first, cursor = self.rows(after_step + 1)[0], self.rows(through_step)[1]
+        rows = self._segment(after_step + 1).batch_rows
+        self._add(Segment(after_step + 1, cursor, rows, cursor - first))
+        return cursor - first
+
+    def restore(self, *, after_step: int) -> None:
+        """Steps after `after_step` are made again with the rows they would have had unskipped.
+
+        Raises DataError where it cannot be written.
+        """
+        unskipped = [segment for segment in self.segments if not segment.skipped_rows]
+        step = after_step + 1
+        planned = next(s for s in reversed(unskipped) if s.from_step <= step)
+        cursor = planned.cursor + (step - planned.from_step) * planned.batch_rows
+        if cursor != self.rows(step)[0]:
+            self._add(Segment(step, cursor, planned.batch_rows))
+
+    @property
+    def skips(self) -> int:
+        """How often rows were passed over."""
+        return sum(1 for segment in self.segments if segment.skipped_rows)
 
     def rows(self, step: int) -> tuple[int, int]:
         """A step (from 1) → its first row and one past its last, counted over all epochs."""
-        segment = next(s for s in reversed(self.segments) if s.from_step <= step)
+        segment = self._segment(step)
         start = segment.cursor + (step - segment.from_step) * segment.batch_rows
         return start, start + segment.batch_rows
+
+    def _segment(self, step: int) -> Segment:
+        return next(s for s in reversed(self.segments) if s.from_step <= step)
+
+    def _add(self, segment: Segment) -> None:
+        self._append(asdict(segment))
+        self.segments = (*self.segments, segment)
 
     def _append(self, *lines: dict[str, Any]) -> None:
         if self.path is None:

@@ -134,6 +134,12 @@ class RunFolder:
         with explained(self.path):
             self._keep_earlier("environment", ".json", text)
 
+    def begin_attempt(self) -> None:
+        """What follows belongs to a further attempt, as after a resume: the run was rewound."""
+        self.attempt += 1
+        with explained(self.path):
+            sign(self._lock, self.attempt)
+
     def sync(self) -> None:
         """Wait until every line is on the disk itself; called when a checkpoint stands."""
         with explained(self.path):

@@ -64,6 +64,8 @@ class Listener:
 
     def hear(self, record: Record) -> None:
         """Take one record. Raises RunError where it cannot be written."""
+        if isinstance(record, Event) and record.kind == "rewound":
+            self.folder.begin_attempt()
         measured = self._measured(record) if isinstance(record, Step) else {}
         line = self.folder.write(record, **measured)
         self._timeline.add(type(record), line)

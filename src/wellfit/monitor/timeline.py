@@ -20,7 +20,7 @@ from wellfit.monitor.history import Context, History, Series
 from wellfit.monitor.records_store import FILES, Line, read_lines, read_record
 from wellfit.records import Evaluated, Event, Sampled, Saved, Step
 
-BEGINS = ("started", "resumed")
+BEGINS = ("started", "resumed", "rewound")
 ENDS = ("stopped", "failed", "finished")
 LIFECYCLE = (*BEGINS, *ENDS)
 """Kinds of events that tell of the run as a whole: they are never superseded."""

@@ -74,6 +74,33 @@ class Schedule(Section):
     final_share: Share = Field(0.0, description="Rate of the last step as a share of the peak.")
 
 
+class Safety(Section):
+    """What happens to a step whose update would do harm; decided on the device, told afterwards."""
+
+    non_finite: Literal["skip", "rewind", "stop"] = Field(
+        "skip",
+        description="A loss or gradient that is not finite is never applied; `rewind` also goes "
+        "back to the last checkpoint and on with other rows, `stop` ends the training.",
+    )
+    spike: Literal["warn", "skip", "rewind", "stop"] = Field(
+        "warn",
+        description="A loss or gradient norm far above the last steps: `warn` applies and tells "
+        "it, `skip` does not apply it, `rewind` and `stop` as for what is not finite.",
+    )
+    spike_deviation: float = Field(
+        12.0,
+        gt=0,
+        description="Robust standard deviations (of the logarithm, over the last 128 steps) from "
+        "which a step is a spike.",
+    )
+    limit: int = Field(
+        10,
+        ge=1,
+        description="The training fails after so many steps in a row that were not applied, or "
+        "so many rewinds.",
+    )
+
+
 class Train(Section):
     """Batches + model → steps."""
 
@@ -91,6 +118,10 @@ class Train(Section):
         ge=0,
         description="Gradients with a larger 2-norm are scaled down to it; 0 turns it off.",
     )
+    clip_value: float = Field(
+        0.0, ge=0, description="Largest size of any number of a gradient; 0 turns it off."
+    )
+    safety: Safety = Field(Safety(), description="What happens to steps that would do harm.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Arithmetic of the matrices; `auto` takes bf16 where the device multiplies it "

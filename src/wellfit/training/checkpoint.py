@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,9 @@ class State:
     """The recipe's `train` section."""
     build: dict[str, Any]
     """What the bits depend on beside it: torch, device, arithmetic, threads."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What the next step depends on beside: loss scale, safe micro-batch, what spikes are
+    measured against."""
 
 
 def save(
@@ -89,7 +92,7 @@ def save(
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise _cannot_write(error, folder, state.step) from error
-    for old in _all(folder)[:-keep]:
+    for old in all_of(folder)[:-keep]:
         _remove(old)
     return Saved(
         step=state.step,
@@ -107,7 +110,7 @@ def exists(folder: Path, step: int) -> bool:
 
 def latest(folder: Path) -> Path | None:
     """The folder of checkpoints in; the newest complete one out, or None where there is none."""
-    return next(reversed(_all(folder)), None)
+    return next(reversed(all_of(folder)), None)
 
 
 def clean(folder: Path) -> None:
@@ -134,7 +137,9 @@ def verify(path: Path) -> State:
         found = sha256(file)
         if found != written["sha256"]:
             raise _damaged(path, name, f"SHA-256 {written['sha256']} expected, {found} found")
-    return State(**{field.name: content[field.name] for field in fields(State)})
+    return State(
+        **{part.name: content[part.name] for part in fields(State) if part.name in content}
+    )
 
 
 def load(
@@ -205,7 +210,7 @@ def _own_digest(content: Mapping[str, Any]) -> str:
 
 
 def _damaged(path: Path, name: str, how: str) -> CheckpointError:
-    older = [other for other in _all(path.parent) if _step(other) < _step(path)]
+    older = [other for other in all_of(path.parent) if step_of(other) < step_of(path)]
     way_out = (
         f"Remove the folder {path.name} and resume: training goes on from {older[-1].name}."
         if older
@@ -239,16 +244,18 @@ def _shape(shape: torch.Size | None) -> str:
     return "absent" if shape is None else f"{list(shape)}"
 
 
-def _all(folder: Path) -> list[Path]:
+def all_of(folder: Path) -> list[Path]:
+    """The folder of checkpoints in; the complete ones out, by rising step."""
     complete = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    return sorted(complete, key=_step)
+    return sorted(complete, key=step_of)
 
 
 def _name(step: int) -> str:
     return f"step-{step:06d}"
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """A checkpoint's folder in, its step out."""
     return int(path.name.removeprefix("step-"))
 
 

@@ -1,35 +1,71 @@
 """Batches and a model in, records out: the one training loop.
 
 The loop yields, others listen: it does not know who reads its records. At one step the order is
-Step, Evaluated, Sampled, Saved, Event.
+Step, its Events, Evaluated, Sampled, Saved. Off the CPU a step's numbers are read while the next
+one is computed, so that listening never makes the device wait.
 """
 
 from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wellfit.records import Event, Record, Request, Saved, Step
-from wellfit.training import checkpoint
+from wellfit.training import checkpoint, safety
 from wellfit.training.prefetch import prefetch
+from wellfit.training.rewind import earlier, rewind
 from wellfit.training.schedules import share
 from wellfit.training.start import Setup, begin, prepare
 from wellfit.training.threads import threads
 
 if TYPE_CHECKING:
-    from wellfit.data.batches import Batches
+    from wellfit.data.batches import Batch, Batches
     from wellfit.model.protocol import LanguageModel
     from wellfit.recipe import schema
+    from wellfit.training.step import Measured, Outcome
 
 Probe = Callable[[int], Iterable[Record]]
+Feed = Generator[tuple["Batch", float], None, None]
 
-# One bad batch can make one such step; this many in a row are the run's own fault.
-NON_FINITE_LIMIT = 10
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Who is asked between steps, and how often."""
+
+    probes: tuple[tuple[Probe, int], ...]
+    requests: queue.SimpleQueue[Request] | None
+
+    def due(self, step: int, planned: int) -> list[Probe]:
+        """A step and the last one in; the probes that look at it out."""
+        return [probe for probe, every in self.probes if _due(step, every, planned)]
+
+    def stop_reason(self) -> str:
+        """The reason of a request to stop, or nothing."""
+        try:
+            asked = self.requests.get_nowait() if self.requests is not None else None
+        except queue.Empty:
+            return ""
+        return "" if asked is None else asked.reason or "asked to stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A step that was handed to the device, and what was known of it then."""
+
+    measured: Measured
+    step: int
+    rate: float
+    tokens: int
+    seconds: float
+    waited: float
+    smaller: tuple[int, int] | None
+    """Rows of a micro-batch before and after memory ran out."""
 
 
 def train(
@@ -45,101 +81,160 @@ def train(
     sample_every: int,
     requests: queue.SimpleQueue[Request] | None = None,
     resume: bool = False,
+    at: int | None = None,
 ) -> Iterator[Record]:
     """A recipe's `train` section, an initialised model and its batches in; records out.
 
     `folder` is the run folder: `plan.json` and `checkpoints/` are written there. `evaluate(step)`
     and `sample(step)` give records; they are called every so many steps and at the last one. A
     `Request("stop", reason)` is acted on between two steps, before and after the probes, and
-    leaves a checkpoint; so does `close()`. With `resume` the newest checkpoint is taken up, and
-    what follows is bit for bit what the undisturbed training does on the same build and threads.
+    leaves a checkpoint; so does `close()`. With `resume` the newest checkpoint is taken up (or
+    the one `at` a step), and what follows is bit for bit what the undisturbed training does on
+    the same build and threads.
 
     Raises RunError where the folder's state forbids the start, and CheckpointError where a
     checkpoint is damaged, does not fit, or cannot be written.
     """
+    probes = ((evaluate, evaluate_every), (sample, sample_every))
+    listening = Listening(
+        tuple((probe, every) for probe, every in probes if probe is not None), requests
+    )
     with threads(section.threads) as thread_count:
         setup = prepare(
             section, model, batches, folder=folder, seed=seed, thread_count=thread_count
         )
-        state, events = begin(setup, resume=resume)
+        state, events = begin(setup, resume=resume, at=at)
         yield from events
-        probes = [
-            (probe, every)
-            for probe, every in ((evaluate, evaluate_every), (sample, sample_every))
-            if probe is not None
-        ]
-        planned = state.planned_steps
-        with closing(prefetch(batches.batch, state.step + 1, planned)) as feed:
-            try:
-                while True:
-                    if reason := _stop_reason(requests):
-                        yield from _save(setup, state)
-                        yield Event(state.step, "stopped", f"{reason}; resume goes on from here")
-                        return
-                    if not state.probed:
-                        for probe, every in probes:
-                            if _due(state.step, every, planned):
-                                yield from probe(state.step)
-                        model.train()
-                        state = replace(state, probed=True)
-                        continue
-                    if state.non_finite_in_a_row >= NON_FINITE_LIMIT:
-                        yield from _save(setup, state)
-                        yield _failed(setup, state)
-                        return
-                    if _due(state.step, section.checkpoint_every, planned):
-                        yield from _save(setup, state)
-                    if state.step == planned:
-                        yield Event(planned, "finished", f"{planned} steps, {state.tokens} tokens")
-                        return
+        while True:
+            with closing(prefetch(batches.batch, state.step + 1, state.planned_steps)) as feed:
+                state, harmful = yield from _stretch(setup, state, feed, listening)
+            if harmful is None:
+                return
+            state, event = rewind(setup, state, harmful)
+            yield event
 
-                    began = time.perf_counter()
-                    batch, waited = next(feed)
-                    step = state.step + 1
-                    rate = setup.optimizers.set_share(share(section.schedule, step, planned))
-                    outcome = setup.take_step(step, batch)
-                    seconds = time.perf_counter() - began
-                    state = replace(
-                        state,
-                        step=step,
-                        tokens=state.tokens + outcome.supervised_tokens,
-                        probed=not any(_due(step, every, planned) for _, every in probes),
-                        non_finite_in_a_row=0 if outcome.applied else state.non_finite_in_a_row + 1,
-                    )
-                    yield Step(
-                        step=step,
-                        epoch=batches.epoch(step),
-                        loss=outcome.loss,
-                        learning_rate=rate,
-                        grad_norm=outcome.grad_norm,
-                        clipped=outcome.clipped,
-                        supervised_tokens=outcome.supervised_tokens,
-                        tokens=state.tokens,
-                        seconds=seconds,
-                        wait_seconds=waited,
-                    )
-                    if not outcome.applied:
-                        text = "loss or gradient is not finite: the update was not applied"
-                        if not outcome.supervised_tokens:
-                            text = "no token of the batch has a label: no update was made"
-                        yield Event(
-                            step, "non_finite", text, {"in_a_row": state.non_finite_in_a_row}
-                        )
-            except GeneratorExit:
-                _save(setup, state)
-                raise
+
+def _stretch(
+    setup: Setup, state: checkpoint.State, feed: Feed, listening: Listening
+) -> Generator[Record, None, tuple[checkpoint.State, int | None]]:
+    """Steps until the training ends, or until a harmful one, whose number then comes with it."""
+    section, planned = setup.section, state.planned_steps
+    waiting: deque[Launched] = deque()
+    reason = ""
+    try:
+        while True:
+            reason = reason or listening.stop_reason()
+            due = listening.due(state.step, planned) if not state.probed else []
+            save = _due(state.step, section.checkpoint_every, planned)
+            # Whatever is decided or saved here must know all steps that were made.
+            late = setup.late and not (reason or due or save)
+            while len(waiting) > (late and not reason):
+                launched = waiting.popleft()
+                outcome = launched.measured.read()
+                state = _counted(state, outcome)
+                yield _step(setup, launched, outcome)
+                yield from _events(launched, outcome, state)
+                match safety.action(outcome, section.safety):
+                    case "rewind" if earlier(setup.checkpoints, launched.step) is None:
+                        text = "no checkpoint stands from before: training goes on without it"
+                        yield Event(launched.step, "not_rewound", text)
+                    case "rewind" if setup.batches.skips < section.safety.limit:
+                        return state, launched.step
+                    case "rewind":
+                        reason = f"{section.safety.limit} rewinds are the recipe's limit"
+                    case "stop":
+                        reason = f"step {launched.step} is one that the recipe does not allow"
+            # Asked in answer to what was just told.
+            reason = reason or listening.stop_reason()
+            if reason and waiting:
+                continue
+            if reason:
+                yield from _save(setup, state)
+                yield Event(state.step, "stopped", f"{reason}; resume goes on from here")
+                return state, None
+            if not state.probed:
+                for probe in due:
+                    yield from probe(state.step)
+                setup.model.train()
+                state = replace(state, probed=True)
+                continue
+            if state.non_finite_in_a_row >= section.safety.limit:
+                yield from _save(setup, state)
+                yield _failed(setup, state)
+                return state, None
+            if save:
+                yield from _save(setup, state)
+            if state.step == planned:
+                yield Event(planned, "finished", f"{planned} steps, {state.tokens} tokens")
+                return state, None
+            waiting.append(_launch(setup, state, feed))
+            step = state.step + 1
+            state = replace(
+                state,
+                step=step,
+                tokens=waiting[-1].tokens,
+                probed=not listening.due(step, planned),
+            )
+    except GeneratorExit:
+        for launched in waiting:
+            state = _counted(state, launched.measured.read())
+        _save(setup, state)
+        raise
+
+
+def _launch(setup: Setup, state: checkpoint.State, feed: Feed) -> Launched:
+    """A state and the feed of batches in; the next step handed to the device out."""
+    began = time.perf_counter()
+    batch, waited = next(feed)
+    step, before = state.step + 1, setup.stepper.micro_batch
+    rate = setup.optimizers.set_share(share(setup.section.schedule, step, state.planned_steps))
+    measured = setup.stepper.take(step, batch)
+    after = setup.stepper.micro_batch
+    return Launched(
+        measured=measured,
+        step=step,
+        rate=rate,
+        tokens=state.tokens + measured.supervised_tokens,
+        seconds=time.perf_counter() - began,
+        waited=waited,
+        smaller=None if after == before else (before, after),
+    )
+
+
+def _step(setup: Setup, launched: Launched, outcome: Outcome) -> Step:
+    return Step(
+        step=launched.step,
+        epoch=setup.batches.epoch(launched.step),
+        loss=outcome.loss,
+        learning_rate=launched.rate,
+        grad_norm=outcome.grad_norm,
+        clipped=outcome.clipped,
+        supervised_tokens=outcome.supervised_tokens,
+        tokens=launched.tokens,
+        seconds=launched.seconds,
+        wait_seconds=launched.waited,
+    )
+
+
+def _events(launched: Launched, outcome: Outcome, state: checkpoint.State) -> Iterator[Event]:
+    if launched.smaller:
+        before, after = launched.smaller
+        text = (
+            f"memory ran out with {before} rows in a micro-batch: the step was made again with "
+            f"{after}, and so are all later ones; batch and tokens stay the same"
+        )
+        yield Event(launched.step, "out_of_memory", text, {"before": before, "after": after})
+    yield from safety.events(launched.step, outcome, state.non_finite_in_a_row)
+
+
+def _counted(state: checkpoint.State, outcome: Outcome) -> checkpoint.State:
+    # An overflow of float16 is no sign against the run: the scale adapts to it.
+    in_a_row = 0 if outcome.applied or outcome.overflow else state.non_finite_in_a_row + 1
+    return replace(state, non_finite_in_a_row=in_a_row)
 
 
 def _due(step: int, every: int, planned: int) -> bool:
     return step > 0 and (step % every == 0 or step == planned)
-
-
-def _stop_reason(requests: queue.SimpleQueue[Request] | None) -> str:
-    """The queue in; the reason of a request to stop, or nothing, out."""
-    try:
-        return requests.get_nowait().reason or "asked to stop" if requests is not None else ""
-    except queue.Empty:
-        return ""
 
 
 def _save(setup: Setup, state: checkpoint.State) -> list[Saved]:
@@ -149,7 +244,7 @@ def _save(setup: Setup, state: checkpoint.State) -> list[Saved]:
     return [
         checkpoint.save(
             setup.checkpoints,
-            state,
+            replace(state, extra={"stepper": setup.stepper.state()}),
             setup.parameters,
             setup.optimizers.state(),
             keep=setup.section.keep_last,

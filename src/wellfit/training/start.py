@@ -5,21 +5,23 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, replace
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wellfit.errors import RunError
 from wellfit.records import Event
 from wellfit.training import budget, checkpoint, optimizers, precision, schedules
 from wellfit.training.allocator import keep_freed_memory
-from wellfit.training.step import Outcome, take_step
+from wellfit.training.rewind import set_aside
+from wellfit.training.stepper import Stepper
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor
     from torch.nn import Parameter
 
-    from wellfit.data.batches import Batch, Batches
+    from wellfit.data.batches import Batches
     from wellfit.model.protocol import LanguageModel
     from wellfit.recipe import schema
 
@@ -30,7 +32,9 @@ MATHEMATICS = (
     "optimizer",
     "schedule",
     "clip_norm",
+    "clip_value",
     "document_mask",
+    "safety",
 )
 
 
@@ -49,24 +53,43 @@ class Setup:
     facts: dict[str, Any]
     """What the first event tells about device, arithmetic and sizes."""
     build: dict[str, Any]
+    stepper: Stepper
 
     @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.folder / "checkpoints"
 
-    def take_step(self, step: int, batch: Batch) -> Outcome:
-        """A step and its batch in; weights and moments updated, and what was measured out."""
-        return take_step(
-            self.model,
-            self.optimizers,
-            list(self.parameters.values()),
-            batch,
-            micro_batch=self.section.micro_batch,
-            document_mask=self.section.document_mask,
-            clip_norm=self.section.clip_norm,
-            device=self.device,
-            key=(self.seed, step),
+    @property
+    def late(self) -> bool:
+        """Whether a step's numbers are read only while the next one is computed."""
+        return self.device.type != "cpu"
+
+    def take_up(self, path: Path, fresh: checkpoint.State) -> tuple[list[str], checkpoint.State]:
+        """A checkpoint and the state of a fresh start in; what differs between them, and the state.
+
+        Weights, moments and all that the next step depends on are then those of the checkpoint.
+        Raises CheckpointError where it is damaged or does not fit.
+        """
+        state, weights, moments = checkpoint.load(
+            path,
+            {name: parameter.shape for name, parameter in self.parameters.items()},
+            optimizers.moments(self.section.optimizer, self.model.roles()),
+        )
+        restore(self, weights, moments)
+        before = {**_mathematics(state.settings), **state.build, "seed": state.seed}
+        now = {**_mathematics(fresh.settings), **fresh.build, "seed": fresh.seed}
+        differences = [
+            f"{name} was {before[name]} and is {now[name]}"
+            for name in now
+            if name in before and before[name] != now[name]
+        ]
+        if "stepper" in state.extra:
+            # A micro-batch that the recipe now names is tried, whatever fitted before.
+            same = "micro_batch" not in {line.partition(" ")[0] for line in differences}
+            self.stepper.load(state.extra["stepper"], safe_size=same)
+        return differences, replace(
+            state, seed=fresh.seed, settings=fresh.settings, build=fresh.build
         )
 
 
@@ -105,17 +128,37 @@ def prepare(
         "keeps_freed_memory": keep_freed_memory(),
     }
     made = optimizers.build(section.optimizer, parameters, model.roles())
-    return Setup(section, model, parameters, made, batches, folder, device, seed, facts, build)
+    stepper = Stepper(
+        section,
+        model,
+        made,
+        list(parameters.values()),
+        precision=how.name,
+        device=device,
+        seed=seed,
+    )
+    return Setup(
+        section, model, parameters, made, batches, folder, device, seed, facts, build, stepper
+    )
 
 
-def begin(setup: Setup, *, resume: bool) -> tuple[checkpoint.State, list[Event]]:
+def begin(
+    setup: Setup, *, resume: bool, at: int | None = None
+) -> tuple[checkpoint.State, list[Event]]:
     """A setup in; the state from which the next step follows, and what to tell about it, out.
 
-    Raises RunError where the folder holds a training and `resume` is False, or was planned for
-    another budget; CheckpointError where the newest checkpoint is damaged or does not fit.
+    With `at` the checkpoint of that step is taken up, later ones are set aside, and the steps
+    after it take the rows that were first planned for them.
+
+    Raises RunError where the folder holds a training and `resume` is False, was planned for
+    another budget, or has no checkpoint `at` that step; CheckpointError where the checkpoint is
+    damaged or does not fit.
     """
     checkpoint.clean(setup.checkpoints)
     newest = checkpoint.latest(setup.checkpoints)
+    if at is not None:
+        newest = set_aside(setup.checkpoints, at)
+        setup.batches.restore(after_step=at)
     made = budget.read_plan(setup.folder, setup.section.budget)
     if not resume and (newest or made):
         raise RunError(
@@ -149,7 +192,7 @@ def begin(setup: Setup, *, resume: bool) -> tuple[checkpoint.State, list[Event]]
     )
     differences: list[str] = []
     if newest:
-        differences, state = _take_up(setup, newest, state)
+        differences, state = setup.take_up(newest, state)
     facts = {
         **setup.facts,
         "step": state.step,
@@ -172,28 +215,8 @@ def begin(setup: Setup, *, resume: bool) -> tuple[checkpoint.State, list[Event]]
     return state, events
 
 
-def _take_up(
-    setup: Setup, path: Path, fresh: checkpoint.State
-) -> tuple[list[str], checkpoint.State]:
-    """A checkpoint and the state of a fresh start in; what differs between them, and the state."""
-    state, weights, moments = checkpoint.load(
-        path,
-        {name: parameter.shape for name, parameter in setup.parameters.items()},
-        optimizers.moments(setup.section.optimizer, setup.model.roles()),
-    )
-    restore(setup, weights, moments)
-    before = {**_mathematics(state.settings), **state.build, "seed": state.seed}
-    now = {**_mathematics(fresh.settings), **fresh.build, "seed": fresh.seed}
-    differences = [
-        f"{name} was {before.get(name)} and is {now[name]}"
-        for name in now
-        if before.get(name) != now[name]
-    ]
-    return differences, replace(state, seed=fresh.seed, settings=fresh.settings, build=fresh.build)
-
-
 def _mathematics(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: settings[name] for name in MATHEMATICS}
+    return {name: settings[name] for name in MATHEMATICS if name in settings}
 
 
 def restore(setup: Setup, weights: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
@@ -219,9 +242,11 @@ def calibrate(setup: Setup) -> tuple[float, int]:
     def one_step() -> float:
         started = time.perf_counter()
         step = next(numbers)
-        setup.take_step(step, setup.batches.batch(step))
+        setup.stepper.take(step, setup.batches.batch(step)).read()
         return time.perf_counter() - started
 
+    before = setup.stepper.state()
     result = budget.seconds_per_step(one_step)
     restore(setup, weights, {})
+    setup.stepper.load({**before, "micro_batch": setup.stepper.micro_batch})
     return result
