@@ -23,8 +23,15 @@ from wellfit.training.loop import train
 from wellfit.training.signals import stop_requests
 
 
-def run(recipe: Recipe, folder: Path, *, resume: bool = False, show: Show | None = None) -> Outcome:
-    """A recipe → a run folder; with `resume`, from its newest checkpoint on.
+def run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    resume: bool = False,
+    at: int | None = None,
+    show: Show | None = None,
+) -> Outcome:
+    """A recipe → a run folder; with `resume`, from its newest checkpoint (or the one `at`) on.
 
     Ctrl-C and SIGTERM end it at the next step boundary with a checkpoint and a report. Raises
     DataError, RunError or CheckpointError; the run folder then tells how far it came.
@@ -56,6 +63,7 @@ def run(recipe: Recipe, folder: Path, *, resume: bool = False, show: Show | None
                 sample_every=recipe.monitor.sample_every,
                 requests=requests,
                 resume=resume,
+                at=at,
             ):
                 if isinstance(record, Event) and record.kind == "resumed":
                     run_folder.write_recipe(text)  # only now is it certain that it fits

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from wellfit.monitor.progress import Progress, Stages, printable
+from wellfit.monitor.progress import Mode, Progress, Stages, printable
 from wellfit.records import Evaluated, Event, Record
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class Terminal:
     Leaving the context ends the bars, which give the terminal its cursor back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mode: Mode = "auto") -> None:
+        self._mode = mode
         self._stages: Stages | None = None
         self._progress: Progress | None = None
 
@@ -58,7 +59,7 @@ class Terminal:
         """A bar for each stage; the bars of training end before one begins."""
         self._end_training()
         if self._stages is None:
-            self._stages = Stages()
+            self._stages = Stages(mode=self._mode)
         self._stages(stage, done, total)
 
     def record(self, record: Record) -> None:
@@ -67,7 +68,7 @@ class Terminal:
             self._stages.close()
             self._stages = None
         if self._progress is None:
-            self._progress = Progress()
+            self._progress = Progress(mode=self._mode)
         self._progress.show(record)
         if isinstance(record, Event) and record.kind in ("finished", "stopped", "failed"):
             self._end_training()

@@ -1,0 +1,118 @@
+"""Doors to training: from nothing, from data, from a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wellfit.doors.terms import AsJson, Changes, RecipeFile, say
+from wellfit.errors import RunError
+
+
+def quickstart(
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run folder; its corpus lies inside (default runs/quickstart)."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes of training, without reading and reporting.")
+    ] = None,
+) -> None:
+    """Train a language model on the text of this Python's own library, in about three minutes."""
+    from wellfit.run.quickstart import quickstart as run_quickstart
+    from wellfit.run.show import Terminal
+
+    with Terminal() as show:
+        outcome = run_quickstart(out, minutes, show)
+    raise typer.Exit(outcome.exit_status)
+
+
+def train(
+    recipe: RecipeFile,
+    changes: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder (default runs/NAME).")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the newest checkpoint.")] = False,
+    at: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="STEP",
+            help="With --resume: from this step's checkpoint; later ones are set aside.",
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option(help="Print nothing but the closing lines.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Tell the course as lines of JSON on standard error.")
+    ] = False,
+) -> None:
+    """Train from a recipe: build the corpus, train, evaluate, diagnose, report."""
+    from wellfit.run.load import load
+    from wellfit.run.run import run
+    from wellfit.run.show import Quiet, Terminal, closing_lines
+
+    loaded = load(recipe, tuple(changes or ()))
+    folder = out or Path("runs") / loaded.name
+    if at is not None and not resume:
+        raise RunError(
+            "--at names a checkpoint to resume from",
+            where="--at",
+            way_out="Add --resume, or leave --at out.",
+        )
+    with Terminal("json" if as_json else "auto") as show:
+        outcome = run(loaded, folder, resume=resume, at=at, show=Quiet() if quiet else show)
+    say(closing_lines(outcome))
+    raise typer.Exit(outcome.exit_status)
+
+
+def init(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A file or folder of data.")],
+    out: Annotated[Path | None, typer.Option(help="The recipe to write.")] = None,
+) -> None:
+    """Write a recipe for the data at PATH."""
+    from wellfit.run.init import write_recipe
+
+    target = out or Path(f"{path.resolve().stem or 'data'}.yaml")
+    say(write_recipe(path, target))
+
+
+def check(recipe: RecipeFile, changes: Changes = None) -> None:
+    """Validate a recipe, build its corpus, and take two real steps in a scratch folder."""
+    from wellfit.run.check import check as run_check
+    from wellfit.run.show import Terminal
+
+    with Terminal() as show:
+        told = run_check(recipe, tuple(changes or ()), show)
+    say(told)
+
+
+def verify_resume(
+    recipe: RecipeFile,
+    changes: Changes = None,
+    steps: Annotated[int, typer.Option(min=4, help="Steps of each training.")] = 12,
+    kills: Annotated[int, typer.Option(min=1, help="Kills, each at a random moment.")] = 3,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Resume once more with this micro-batch: same up to rounding."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the moments of the kills.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train, kill at random moments, resume, and compare with an undisturbed training."""
+    from wellfit.run.show import Terminal
+    from wellfit.run.verify_resume import lines
+    from wellfit.run.verify_resume import verify_resume as verify
+
+    with Terminal() as show:
+        found = verify(
+            recipe,
+            tuple(changes or ()),
+            show,
+            steps=steps,
+            kills=kills,
+            micro_batch=micro_batch,
+            seed=seed,
+        )
+    say(found.to_json() if as_json else lines(found))
+    raise typer.Exit(0 if found.exact else 1)
