@@ -134,7 +134,8 @@ def _model(model: Mapping[str, Any], size: str, dial: Dial) -> Filled:
         added["model.size"] = (size, f"the smallest: {dial.about}")
     width = _whole(model, "width") or dial.width
     written = model.get("activation")
-    activation: str = written if written in get_args(Activation) else dial.activation
+    known = isinstance(written, str) and written in get_args(Activation)
+    activation = str(written) if known else dial.activation
     kv_heads = _whole(model, "kv_heads")
     given = _whole(model, "head_width")
     heads = _whole(model, "heads") or _heads(width, kv_heads or 1, given)
