@@ -199,6 +199,37 @@ def test_the_same_bits_twice(make_section: Any, make_model: Any) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 4])
+def test_auxiliary_losses_under_accumulation(
+    make_section: Any, make_model: Any, micro_batch: int
+) -> None:
+    """Each pass's router loss counts by its share of the batch's labels.
+
+    It is a mean over tokens, so that rows with equally many labels give the same gradient however
+    they are cut. Break: add the auxiliary loss of every pass whole.
+    """
+    from wellfit.data.batches import Batch
+    from wellfit.training.step import accumulate
+
+    def gradients(rows_a_pass: int) -> list[torch.Tensor]:
+        losses = {"balance_loss": 0.0, "router_z_loss": 1.0}
+        model = make_model(make_section(experts={**EXPERTS, **losses}))
+        row = tokens(4).numpy()
+        places = torch.arange(24).expand(4, -1).numpy()
+        batch = Batch(row, tokens(4, seed=2).numpy(), places, 0 * places, 0 * places)
+        accumulate(
+            model,
+            batch,
+            micro_batch=rows_a_pass,
+            document_mask=True,
+            device=torch.device("cpu"),
+            key=(0, 1),
+        )
+        return [weight.grad for weight in model.parameters()]
+
+    torch.testing.assert_close(gradients(micro_batch), gradients(4), atol=1e-6, rtol=1e-4)
+
+
 def test_generation_through_the_cache(make_section: Any, make_model: Any) -> None:
     """Break: route by a chunk's mean instead of each token."""
     model = make_model(make_section(experts=EXPERTS))

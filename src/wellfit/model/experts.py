@@ -123,14 +123,15 @@ def grouped_product(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
 
 
 def _grouped_on_device(x: Tensor, weight: Tensor) -> bool:
-    """Whether torch multiplies all experts in one kernel: bf16, rows of 16 bytes, Hopper or newer.
+    """Whether torch multiplies all experts in one kernel: bf16, rows of 16 bytes, on Hopper.
 
-    The kernel reads the counts on the device; the loop over experts waits for them.
+    The kernel reads the counts on the device; the loop over experts waits for them. Blackwell's
+    kernel gives experts without tokens a gradient of garbage (pytorch issue 172439).
     """
     if x.device.type != "cuda" or x.dtype != torch.bfloat16 or not hasattr(torch, "_grouped_mm"):
         return False
     aligned = weight.shape[1] % 8 == 0 and weight.shape[2] % 8 == 0
-    return aligned and torch.cuda.get_device_capability(x.device) >= (9, 0)
+    return aligned and torch.cuda.get_device_capability(x.device) == (9, 0)
 
 
 class _Take(torch.autograd.Function):
