@@ -6,76 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from model_references import as_llama, difference, llama_config, llama_weights
 from torch import Tensor
 
 from wellfit.model.init import initialise
 
 transformers = pytest.importorskip("transformers")
-
-BLOCK = {
-    "attention_norm.weight": "input_layernorm.weight",
-    "attention.query.weight": "self_attn.q_proj.weight",
-    "attention.key.weight": "self_attn.k_proj.weight",
-    "attention.value.weight": "self_attn.v_proj.weight",
-    "attention.output.weight": "self_attn.o_proj.weight",
-    "attention.query_norm.weight": "self_attn.q_norm.weight",
-    "attention.key_norm.weight": "self_attn.k_norm.weight",
-    "feedforward_norm.weight": "post_attention_layernorm.weight",
-    "feedforward.gate.weight": "mlp.gate_proj.weight",
-    "feedforward.up.weight": "mlp.up_proj.weight",
-    "feedforward.down.weight": "mlp.down_proj.weight",
-}
-OUTSIDE = {
-    "embedding.weight": "model.embed_tokens.weight",
-    "final_norm.weight": "model.norm.weight",
-    "head.weight": "lm_head.weight",
-}
-
-
-def as_llama(name: str) -> str:
-    if name in OUTSIDE:
-        return OUTSIDE[name]
-    _, layer, rest = name.split(".", 2)
-    return f"model.layers.{layer}.{BLOCK[rest]}"
-
-
-def llama_weights(model: Any) -> dict[str, Tensor]:
-    weights = {as_llama(name): weight.detach() for name, weight in model.named_parameters()}
-    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
-    return weights
-
-
-def llama_config(kind: Any, section: Any, vocabulary_size: int) -> Any:
-    return kind(
-        vocab_size=vocabulary_size,
-        hidden_size=section.width,
-        intermediate_size=section.hidden,
-        num_hidden_layers=section.layers,
-        num_attention_heads=section.heads,
-        num_key_value_heads=section.kv_heads,
-        head_dim=section.width // section.heads,
-        max_position_embeddings=section.context,
-        rms_norm_eps=section.norm_epsilon,
-        rope_theta=section.rope_base,
-        rope_parameters={"rope_type": "default", "rope_theta": section.rope_base},
-        tie_word_embeddings=section.tie_embeddings,
-        attn_implementation="eager",
-    )
-
-
-def difference(model: Any, reference: Any, context: int) -> float:
-    """Largest distance of logits and of losses; also that both are far from constant."""
-    generator = torch.Generator().manual_seed(1)
-    tokens = torch.randint(0, model.vocabulary_size, (3, context), generator=generator)
-    with torch.no_grad():
-        expected = reference.eval()(tokens).logits
-        hidden = model.hidden(tokens)
-        actual = model.logits(hidden)
-        labels = tokens.roll(-1, 1)
-        losses = model.token_loss(hidden, labels)
-    assert expected.std() > 0.3
-    wanted = torch.nn.functional.cross_entropy(expected.transpose(1, 2), labels, reduction="none")
-    return max(float((actual - expected).abs().max()), float((losses - wanted).abs().max()))
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])

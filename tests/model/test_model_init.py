@@ -93,6 +93,28 @@ def test_norms_are_one_and_biases_zero(wide: Any) -> None:
             assert weight.eq(0).all()
 
 
+def test_post_norms_start_at_zero_in_place_of_projections(wide: Any) -> None:
+    """Blocks add nothing at first, and yet every tensor but the projections' own can learn.
+
+    Break: leave the projections at zero behind a norm, which makes anything else full size.
+    """
+    section = wide(post_norm=True, scale_embeddings=True, position="rotary")
+    weights = initialised(section)
+    assert weights["blocks.0.attention_post_norm.weight"].eq(0).all()
+    assert weights["blocks.0.attention_norm.weight"].eq(1).all()
+    output = weights["blocks.1.attention.output.weight"].std().item()
+    assert output == pytest.approx(0.85 / math.sqrt(128), rel=0.05)
+    embedding = weights["embedding.weight"].std().item()
+    assert embedding == pytest.approx(1 / math.sqrt(128), rel=0.05)
+    scaled = initialised(wide(post_norm=True, init="scaled_normal"))
+    assert scaled["blocks.0.feedforward_post_norm.weight"].eq(1).all()
+    model = Transformer(section, 301)
+    initialise(model, 0)
+    tokens = torch.arange(24)[None]
+    losses = model.token_loss(model.hidden(tokens), tokens)
+    torch.testing.assert_close(losses, torch.full((1, 24), math.log(301)))
+
+
 def test_first_loss_of_zero_projections_is_that_of_guessing(wide: Any) -> None:
     """Exactly ln V. Breaks when the head does not start at zero."""
     model = Transformer(wide(), 301)

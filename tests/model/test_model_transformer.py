@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from wellfit.model.protocol import LanguageModel
 from wellfit.model.transformer import Transformer
+from wellfit.recipe.families import PRESETS, preset_model, preset_vocabulary
+from wellfit.recipe.model_section import Experts
 from wellfit.recipe.schema import Model
 from wellfit.recipe.shapes import shape_table
+from wellfit.recipe.sizes import DIALS, fill
 
 
 @st.composite
@@ -27,7 +30,16 @@ def models(draw: st.DrawFn) -> Model:
         hidden=draw(st.integers(8, 80)),
         position=draw(st.sampled_from(["rotary", "learned"])),
         norm=draw(st.sampled_from(["rmsnorm", "layernorm"])),
-        activation=draw(st.sampled_from(["swiglu", "gelu", "gelu_tanh", "relu2"])),
+        activation=draw(st.sampled_from(["swiglu", "geglu", "gelu", "gelu_tanh", "relu2"])),
+        head_width=draw(st.sampled_from([0, 0, 6, 16])),
+        experts=Experts(
+            count=draw(st.sampled_from([0, 3, 5])),
+            hidden=draw(st.sampled_from([0, 7])),
+            shared=draw(st.sampled_from([0, 2])),
+        ),
+        post_norm=draw(st.booleans()),
+        qkv_bias=draw(st.booleans()),
+        window=draw(st.sampled_from([0, 3])),
         bias=draw(st.booleans()),
         qk_norm=draw(st.booleans()),
         tie_embeddings=draw(st.booleans()),
@@ -38,6 +50,21 @@ def models(draw: st.DrawFn) -> Model:
 @settings(max_examples=60, deadline=None)
 def test_tensors_are_those_of_the_shape_table(section: Model, vocabulary_size: int) -> None:
     """Names, shapes, roles. Breaks when a tensor is added, renamed or loses its bias."""
+    same_tensors(section, vocabulary_size)
+
+
+@pytest.mark.parametrize("name", [*PRESETS, *DIALS])
+def test_tensors_of_every_preset_and_size_are_those_of_the_shape_table(name: str) -> None:
+    """Built whole, on the meta device. Break: give the shared experts of the table no gate."""
+    if name in PRESETS:
+        same_tensors(preset_model(name), preset_vocabulary(name))
+        return
+    filled = fill({"model": {"size": name}})
+    values = {path[6:]: value for path, (value, _) in filled.items() if path.startswith("model.")}
+    same_tensors(Model.model_validate({"size": name, **values}), 32_000)
+
+
+def same_tensors(section: Model, vocabulary_size: int) -> None:
     with torch.device("meta"):
         model = Transformer(section, vocabulary_size)
     roles = model.roles()

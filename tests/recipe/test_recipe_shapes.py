@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wellfit.recipe.schema import Model
-from wellfit.recipe.shapes import flops_per_token, parameter_count, shape_table
+from wellfit.recipe.shapes import (
+    active_parameter_count,
+    flops_per_token,
+    parameter_count,
+    shape_table,
+)
 
 MODELS = st.builds(
     lambda heads, group, head_width, **rest: Model(
@@ -107,3 +112,34 @@ def test_only_swiglu_has_a_gate(activation: str) -> None:
          "activation": activation}
     )  # fmt: skip
     assert not [shape for shape in shape_table(model, 10) if "gate" in shape.name]
+
+
+def test_mixtral_has_its_published_numbers_of_parameters() -> None:
+    """46,702,792,704 in all and 12.9 billion a token (arXiv 2401.04088, section 2.1).
+
+    Breaks when the router is left out, or counted as if only some of it were used.
+    """
+    mixtral = Model(
+        context=32_768, layers=32, width=4096, heads=32, kv_heads=8, hidden=14_336, qk_norm=False,
+        experts={"count": 8, "per_token": 2},
+    )  # fmt: skip
+    assert parameter_count(mixtral, 32_000) == 46_702_792_704
+    assert active_parameter_count(mixtral, 32_000) == 12_879_925_248
+    dense = mixtral.model_copy(update={"experts": type(mixtral.experts)(), "hidden": 2 * 14_336})
+    router = 32 * 8 * 4096
+    assert flops_per_token(mixtral, 32_000) == flops_per_token(dense, 32_000) + 6 * router
+    assert active_parameter_count(dense, 32_000) == parameter_count(dense, 32_000)
+
+
+def test_windows_take_arithmetic_from_local_layers_only() -> None:
+    """12·H·W times what is seen: 2 of 6 layers see all 64 tokens, 4 see 10.
+
+    Break: count every layer of a model with a window as local.
+    """
+    changes = {"context": 64, "layers": 6, "width": 32, "heads": 2, "kv_heads": 1, "hidden": 64}
+    full = Model.model_validate({**changes, "head_width": 8})
+    local = full.model_copy(update={"window": 10, "global_every": 3})
+    per_layer = 12 * 2 * 8
+    assert flops_per_token(full, 50) - flops_per_token(local, 50) == per_layer * 4 * (64 - 10)
+    wider = full.model_copy(update={"window": 100})
+    assert flops_per_token(wider, 50) == flops_per_token(full, 50)

@@ -174,7 +174,18 @@ def test_two_trainings_in_one_folder(own_home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["clean", "filters", "readers", "optimizers", "schedules", "rules", "sizes", "kinds"]
+    "kind",
+    [
+        "clean",
+        "filters",
+        "readers",
+        "optimizers",
+        "schedules",
+        "rules",
+        "presets",
+        "sizes",
+        "kinds",
+    ],
 )
 def test_list_names_every_kind(tiny_home: Path, kind: str) -> None:
     done = wellfit(tiny_home, "list", kind)

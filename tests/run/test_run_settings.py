@@ -19,6 +19,13 @@ from wellfit.run.setting import corpus_folder
 
 ADAMW = ("train.optimizer.kind=adamw",)
 COSINE = ("train.schedule.kind=cosine",)
+MIXTURE = ("model.experts.count=4", *ADAMW)
+LLAMA_3 = (
+    "model.rope_scaling={kind: llama3, factor: 4, original_context: 16, high_factor: 2}",
+    "model.rope_base=50",
+)
+YARN = ("model.rope_scaling={kind: yarn, factor: 4, original_context: 1000, beta_fast: 2}",)
+WINDOW = ("model.window=4", "model.layers=2")
 
 # Setting → (changes for both, the change, where it must show).
 DATA: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -55,20 +62,57 @@ DATA: dict[str, tuple[tuple[str, ...], str, str]] = {
 TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "seed": ((), "seed=1", "weights"),
     "model.size": ((), "model.size=7b", "weights"),
+    "model.preset": ((), "model.preset=llama-7b", "weights"),
     "model.context": ((), "model.context=64", "weights"),
     "model.layers": ((), "model.layers=2", "weights"),
     "model.width": ((), "model.width=32", "weights"),
     "model.heads": ((), "model.heads=4", "weights"),
     "model.kv_heads": ((), "model.kv_heads=2", "weights"),
+    "model.head_width": ((), "model.head_width=6", "weights"),
     "model.hidden": ((), "model.hidden=24", "weights"),
+    "model.experts.count": (ADAMW, "model.experts.count=4", "weights"),
+    "model.experts.per_token": (MIXTURE, "model.experts.per_token=1", "weights"),
+    "model.experts.hidden": (MIXTURE, "model.experts.hidden=24", "weights"),
+    "model.experts.shared": (MIXTURE, "model.experts.shared=1", "weights"),
+    "model.experts.normalise": (MIXTURE, "model.experts.normalise=false", "weights"),
+    "model.experts.balance_loss": (MIXTURE, "model.experts.balance_loss=1", "weights"),
+    "model.experts.router_z_loss": (MIXTURE, "model.experts.router_z_loss=1", "weights"),
     "model.position": ((), "model.position=learned", "weights"),
     "model.rope_base": ((), "model.rope_base=50", "weights"),
+    "model.rope_scaling.kind": (
+        ("model.rope_scaling.factor=4",),
+        "model.rope_scaling.kind=linear",
+        "weights",
+    ),
+    "model.rope_scaling.factor": (LLAMA_3, "model.rope_scaling.factor=9", "weights"),
+    "model.rope_scaling.original_context": (
+        LLAMA_3,
+        "model.rope_scaling.original_context=30",
+        "weights",
+    ),
+    "model.rope_scaling.low_factor": (LLAMA_3, "model.rope_scaling.low_factor=0.1", "weights"),
+    "model.rope_scaling.high_factor": (LLAMA_3, "model.rope_scaling.high_factor=9", "weights"),
+    "model.rope_scaling.beta_fast": (YARN, "model.rope_scaling.beta_fast=20", "weights"),
+    "model.rope_scaling.beta_slow": (YARN, "model.rope_scaling.beta_slow=0.01", "weights"),
+    "model.rope_scaling.attention_factor": (
+        YARN,
+        "model.rope_scaling.attention_factor=2",
+        "weights",
+    ),
+    "model.rope_local_base": (WINDOW, "model.rope_local_base=50", "weights"),
+    "model.rotary_share": ((), "model.rotary_share=0.5", "weights"),
+    "model.window": ((), "model.window=4", "weights"),
+    "model.global_every": (WINDOW, "model.global_every=2", "weights"),
+    "model.attention_soft_cap": ((), "model.attention_soft_cap=1", "weights"),
     "model.norm": ((), "model.norm=layernorm", "weights"),
     "model.norm_epsilon": ((), "model.norm_epsilon=0.1", "weights"),
+    "model.post_norm": ((), "model.post_norm=true", "weights"),
     "model.activation": (("model.activation=gelu",), "model.activation=relu2", "weights"),
     "model.bias": ((), "model.bias=true", "weights"),
+    "model.qkv_bias": ((), "model.qkv_bias=true", "weights"),
     "model.qk_norm": ((), "model.qk_norm=false", "weights"),
     "model.tie_embeddings": ((), "model.tie_embeddings=true", "weights"),
+    "model.scale_embeddings": ((), "model.scale_embeddings=true", "weights"),
     "model.logit_soft_cap": ((), "model.logit_soft_cap=1", "weights"),
     "model.dropout": ((), "model.dropout=0.3", "weights"),
     "model.init": ((), "model.init=scaled_normal", "weights"),

@@ -1,7 +1,10 @@
 """Causal self-attention within documents, with grouped queries, QK-norm and rotary positions.
 
+Layers of two kinds may alternate: global ones see the whole document, local ones a window of it.
+Masks and angles come as pairs, for a global and for a local layer.
+
 Axes: B rows, T query tokens, S key tokens, D width, H query heads, G key and value heads
-(H/G queries share one), W = D/H features of a head.
+(H/G queries share one), W features of a head.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from wellfit.model.cache import Cache
 from wellfit.model.kernels import rotate
 from wellfit.model.linear import Linear
 from wellfit.model.norm import RMSNorm
+from wellfit.model.positions import Angles
 from wellfit.recipe.schema import Model
 
 # Up to this many keys a CPU multiplies whole score matrices quicker than it tiles them: torch's
@@ -24,22 +28,27 @@ WHOLE_SCORES = 512
 class Attention(nn.Module):
     """Features [B, T, D] → features [B, T, D], each token reading itself and earlier ones."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, layer: int) -> None:
         super().__init__()
-        self.head_width = model.width // model.heads
-        narrow = model.kv_heads * self.head_width
-        self.query = Linear(model.width, model.width, bias=model.bias)
-        self.key = Linear(model.width, narrow, bias=model.bias)
-        self.value = Linear(model.width, narrow, bias=model.bias)
-        self.output = Linear(model.width, model.width, bias=model.bias)
+        self.head_width = model.features_per_head
+        self.turned = model.rotary_features
+        self.soft_cap = model.attention_soft_cap
+        self.local = model.is_local(layer)
+        self.window = model.window if self.local else 0
+        wide, narrow = model.heads * self.head_width, model.kv_heads * self.head_width
+        bias = model.bias or model.qkv_bias
+        self.query = Linear(model.width, wide, bias=bias)
+        self.key = Linear(model.width, narrow, bias=bias)
+        self.value = Linear(model.width, narrow, bias=bias)
+        self.output = Linear(wide, model.width, bias=model.bias)
         self.query_norm = RMSNorm(self.head_width, model.norm_epsilon) if model.qk_norm else None
         self.key_norm = RMSNorm(self.head_width, model.norm_epsilon) if model.qk_norm else None
 
     def forward(
         self,
         x: Tensor,
-        angles: tuple[Tensor, Tensor] | None,
-        mask: Tensor | None,
+        angles: tuple[Angles, Angles] | None,
+        masks: tuple[Tensor | None, Tensor | None],
         cache: Cache | None,
         layer: int,
     ) -> Tensor:
@@ -52,22 +61,35 @@ class Attention(nn.Module):
         if angles is None:
             query, key = query.transpose(1, 2), key.transpose(1, 2)
         else:
-            query, key = rotate(query, *angles), rotate(key, *angles)
+            query, key = (turn(x, angles[self.local], self.turned) for x in (query, key))
         if cache is not None:
             key, value = cache.extend(layer, key, value)
-        read = attend(query, key, value, mask)
+            if self.window and tokens == 1:
+                key, value = key[:, :, -self.window :], value[:, :, -self.window :]
+        read = attend(query, key, value, masks[self.local], self.soft_cap)
         return self.output(read.transpose(1, 2).reshape(rows, tokens, -1))  # type: ignore[no-any-return]
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def turn(x: Tensor, angles: Angles, features: int) -> Tensor:
+    """Heads [B, T, H, W], of which the first `features` turn by the angles → [B, H, T, W]."""
+    if features == x.shape[-1]:
+        return rotate(x, *angles)
+    still = x[..., features:].transpose(1, 2)
+    return torch.cat((rotate(x[..., :features], *angles), still), dim=-1)
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, soft_cap: float = 0.0
+) -> Tensor:
     """Queries [B, H, T, W], keys and values [B, G, S, W] → what they read [B, H, T, W].
 
-    softmax(q·kᵀ/√W + mask)·v. The mask broadcasts to [B, H, T, S]; it is added to the scores.
-    None is causal when T = S, and all of the keys for a single query.
+    softmax(cap(q·kᵀ/√W) + mask)·v with cap(s) = soft_cap·tanh(s/soft_cap) (arXiv 2408.00118), or
+    s where it is 0. The mask broadcasts to [B, H, T, S]. None is causal when T = S (never with a
+    cap), and all of the keys for a single query.
     """
     rows, heads, tokens, width = query.shape
     groups, keys = key.shape[1:3]
-    if mask is None or query.device.type != "cpu" or keys > WHOLE_SCORES:
+    if not soft_cap and (mask is None or query.device.type != "cpu" or keys > WHOLE_SCORES):
         causal = mask is None and tokens > 1
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=groups < heads
@@ -76,29 +98,47 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     stacked = query.reshape(rows * groups, heads // groups * tokens, width)
     facing = key.reshape(rows * groups, keys, width).transpose(1, 2)
     scores = torch.baddbmm(stacked.new_zeros(()), stacked, facing, beta=0, alpha=width**-0.5)
-    scores.view(rows, groups, heads // groups, tokens, keys).add_(mask.unsqueeze(1))
+    if soft_cap:  # on every device, since no kernel of torch's has a cap
+        scores = torch.tanh(scores / soft_cap) * soft_cap
+    if mask is not None:
+        scores.view(rows, groups, heads // groups, tokens, keys).add_(mask.unsqueeze(1))
     weights = torch.softmax(scores, dim=-1)
     return (weights @ value.reshape(rows * groups, keys, width)).view(rows, heads, tokens, width)
 
 
-def attention_mask(
-    segments: Tensor | None, tokens: int, seen: int, dtype: torch.dtype, device: torch.device
-) -> Tensor | None:
-    """Added to the scores of `tokens` queries after `seen` tokens: 0 where visible, else −∞.
+def attention_masks(
+    model: Model,
+    segments: Tensor | None,
+    tokens: int,
+    seen: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor | None, Tensor | None]:
+    """What is added to the scores of `tokens` queries after `seen` tokens: 0 if visible, else −∞.
 
-    `segments` [B, T] (only with `seen` = 0) hide other documents: [B, 1, T, T]. Without them the
-    mask is [1, 1, T, seen + T]. None where `attend` needs no mask: a single query, or causal
-    attention that a tiling kernel does on its own.
+    A mask for global layers and one for local layers, which see the last `model.window` tokens,
+    their own included. `segments` [B, T] (only with `seen` = 0) hide other documents:
+    [B, 1, T, T]. Without them a mask is [1, 1, T, seen + T]. None where `attend` needs no mask: a
+    single query, or causal attention that a tiling kernel does on its own.
     """
     assert segments is None or seen == 0, "documents are packed in training, never behind a cache"
     if segments is not None and bool((segments == segments[:, :1]).all()):
         segments = None
-    if segments is None:
-        tiled = device.type != "cpu" or tokens > WHOLE_SCORES
-        if tokens == 1 or (tiled and seen == 0):
-            return None
+    if tokens == 1:  # `Attention` leaves out the keys beyond a window
+        return None, None
+    local = 0 < model.window < seen + tokens
+    tiled = (device.type != "cpu" or tokens > WHOLE_SCORES) and not model.attention_soft_cap
+    plain = segments is None and seen == 0 and tiled
+    if plain and not local:
+        return None, None
     keys = torch.arange(seen + tokens, device=device)
-    visible = (keys <= keys[seen:, None])[None, None]
+    queries = keys[seen:, None]
+    visible = (keys <= queries)[None, None]
     if segments is not None:
         visible = visible & (segments[:, None, :, None] == segments[:, None, None, :])
-    return torch.zeros((), dtype=dtype, device=device).masked_fill(~visible, -torch.inf)
+
+    def mask(visible: Tensor) -> Tensor:
+        return torch.zeros((), dtype=dtype, device=device).masked_fill(~visible, -torch.inf)
+
+    everywhere = None if plain else mask(visible)
+    return everywhere, mask(visible & (keys > queries - model.window)) if local else everywhere

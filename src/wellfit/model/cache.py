@@ -15,7 +15,7 @@ class Cache:
     """Room for `model.context` tokens of one row; `length` of them are filled."""
 
     def __init__(self, model: Model, *, dtype: torch.dtype, device: torch.device | str) -> None:
-        shape = (model.layers, 1, model.kv_heads, model.context, model.width // model.heads)
+        shape = (model.layers, 1, model.kv_heads, model.context, model.features_per_head)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.length = 0

@@ -9,8 +9,12 @@ feedforward.down) and the head start at 0, so the first loss is exactly ln V. A 
 be zero: the shared table is then drawn with GPT-2's 0.02. Since blocks add nothing at first, a
 token's features are its own entry, scaled to mean square 1; their product is a logit of about
 0.02·width for repeating the token, so wide tied models (0.02·width > ln V) start above ln V.
+With `post_norm` the projections are drawn as other matrices and the norms behind them start at 0
+instead, since a norm makes anything but zeros full size. With `scale_embeddings` an untied
+embedding is drawn √width smaller.
 
-Norm weights start at 1, biases at 0, learned positions at the embeddings' deviation.
+Each expert is drawn as the feed-forward would be, and a router as any matrix. Norm weights start
+at 1, biases at 0, learned positions at the embeddings' deviation.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ def initialise(model: Transformer, seed: int) -> None:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if roles[name] == "norm":
-                weight.fill_(1.0)
+                zero = model.model.init == "zero_projections" and "_post_norm." in name
+                weight.fill_(0.0 if zero else 1.0)
                 continue
             deviation = standard_deviation(model, name, roles[name], weight.shape[-1])
             if deviation == 0:
@@ -46,13 +51,16 @@ def initialise(model: Transformer, seed: int) -> None:
 def standard_deviation(model: Transformer, name: str, role: Role, fan_in: int) -> float:
     """The deviation that a parameter's first values are drawn with; 0 is a tensor of zeros."""
     section = model.model
-    writes = name.endswith(("attention.output.weight", "feedforward.down.weight"))
+    writes = name.endswith((".output.weight", ".down.weight"))
     if role == "bias":
         return 0.0
     if section.init == "scaled_normal":
         return 0.02 / math.sqrt(2 * section.layers) if writes else 0.02
-    if writes or role == "head":
+    if role == "head" or (writes and not section.post_norm):
         return 0.0
     if role in ("embedding", "position"):
-        return 0.02 if section.tie_embeddings else 1.0
+        if section.tie_embeddings:
+            return 0.02
+        scaled = role == "embedding" and section.scale_embeddings
+        return 1 / math.sqrt(section.width) if scaled else 1.0
     return 0.85 / math.sqrt(fan_in)

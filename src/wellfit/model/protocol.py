@@ -56,7 +56,7 @@ class LanguageModel(Protocol):
         ...
 
     def roles(self) -> dict[str, Role]:
-        """Parameter name → role (embedding, position, matrix, norm, bias or head)."""
+        """Parameter name → role (embedding, position, matrix, router, norm, bias or head)."""
         ...
 
     def dropout_key(self, seed: int, step: int, micro_batch: int) -> None:

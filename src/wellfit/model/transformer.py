@@ -5,41 +5,52 @@ Axes: B rows, T tokens of a row, D width, V vocabulary entries.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from wellfit.model.attention import Attention, attention_mask
+from wellfit.model.attention import Attention, attention_masks
 from wellfit.model.cache import Cache
 from wellfit.model.dropout import Dropout
+from wellfit.model.experts import MixtureOfExperts
 from wellfit.model.feedforward import FeedForward
 from wellfit.model.kernels import linear_cross_entropy
 from wellfit.model.linear import Embedding, Linear
 from wellfit.model.norm import norm
-from wellfit.model.positions import rotary_angles
+from wellfit.model.positions import Angles, model_angles
 from wellfit.recipe.schema import Model, Role
 
 
 class Block(nn.Module):
-    """Features [B, T, D] → x + attention(norm(x)), then x + feedforward(norm(x))."""
+    """Features [B, T, D] → x + attention(norm(x)), then x + feedforward(norm(x)).
 
-    def __init__(self, model: Model) -> None:
+    With `post_norm` what is added passes a norm of its own first (arXiv 2408.00118).
+    """
+
+    def __init__(self, model: Model, layer: int) -> None:
         super().__init__()
         self.attention_norm = norm(model)
-        self.attention = Attention(model)
+        self.attention = Attention(model, layer)
         self.feedforward_norm = norm(model)
-        self.feedforward = FeedForward(model)
+        mixture = model.experts.count > 0
+        self.feedforward = MixtureOfExperts(model) if mixture else FeedForward(model)
+        self.attention_post_norm = norm(model) if model.post_norm else None
+        self.feedforward_post_norm = norm(model) if model.post_norm else None
 
     def forward(
         self,
         x: Tensor,
-        angles: tuple[Tensor, Tensor] | None,
-        mask: Tensor | None,
+        angles: tuple[Angles, Angles] | None,
+        mask: tuple[Tensor | None, Tensor | None],
         dropout: Dropout,
         cache: Cache | None,
         layer: int,
     ) -> Tensor:
-        x = x + dropout(self.attention(self.attention_norm(x), angles, mask, cache, layer))
-        return x + dropout(self.feedforward(self.feedforward_norm(x)))
+        added = self.attention(self.attention_norm(x), angles, mask, cache, layer)
+        x = x + dropout(_through(self.attention_post_norm, added))
+        added = self.feedforward(self.feedforward_norm(x))
+        return x + dropout(_through(self.feedforward_post_norm, added))
 
 
 class Transformer(nn.Module):
@@ -57,7 +68,7 @@ class Transformer(nn.Module):
         self.embedding = Embedding(vocabulary_size, model.width)
         if model.position == "learned":
             self.positions = Embedding(model.context, model.width)
-        self.blocks = nn.ModuleList(Block(model) for _ in range(model.layers))
+        self.blocks = nn.ModuleList(Block(model, layer) for layer in range(model.layers))
         self.final_norm = norm(model)
         if not model.tie_embeddings:
             self.head = Linear(model.width, vocabulary_size, bias=False)
@@ -76,15 +87,17 @@ class Transformer(nn.Module):
         if positions is None:
             positions = torch.arange(seen, seen + length, device=tokens.device)[None]
         dropout = self._dropout()
-        mask = attention_mask(segments, length, seen, self.compute_dtype, tokens.device)
+        mask = attention_masks(
+            self.model, segments, length, seen, self.compute_dtype, tokens.device
+        )
         x = self.embedding(tokens)
+        if self.model.scale_embeddings:
+            x = x * math.sqrt(self.model.width)
         angles = None
         if self.model.position == "learned":
             x = x + self.positions(positions)
         else:
-            head_width = self.model.width // self.model.heads
-            cosine, sine = rotary_angles(positions, head_width, self.model.rope_base)
-            angles = cosine.to(self.compute_dtype), sine.to(self.compute_dtype)
+            angles = model_angles(self.model, positions, self.compute_dtype)
         x = dropout(x.to(self.compute_dtype))
         for layer, block in enumerate(self.blocks):
             x = block(x, angles, mask, dropout, cache, layer)
@@ -106,8 +119,26 @@ class Transformer(nn.Module):
         return torch.tanh(logits / cap) * cap if cap else logits
 
     def auxiliary_loss(self) -> Tensor:
-        """0 nats: a dense model has no further objective."""
-        return torch.zeros((), device=self.embedding.weight.device)
+        """What the last forward pass adds to the loss; 0 for a dense model.
+
+        The load balance and the mean squared log-sum of the router's logits, both the mean over
+        layers, times their coefficients. They are taken over all tokens of the pass.
+        """
+        total = torch.zeros((), device=self.embedding.weight.device)
+        section, mixtures = self.model.experts, self._mixtures()
+        for one in mixtures:
+            told = section.balance_loss * one.balance + section.router_z_loss * one.router_z
+            total = total + told.to(total.device) / len(mixtures)
+        return total
+
+    def expert_load(self) -> Tensor:
+        """Tokens that each expert got in the last forward pass [layers, experts], on its device.
+
+        Nothing waits for the device; each row sums to the tokens of the pass times `per_token`.
+        A dense model gives [0, 0].
+        """
+        loads = [one.load for one in self._mixtures()]
+        return torch.stack(loads) if loads else torch.zeros(0, 0, dtype=torch.int64)
 
     def roles(self) -> dict[str, Role]:
         """Parameter name → role, in the order of `named_parameters`."""
@@ -128,8 +159,16 @@ class Transformer(nn.Module):
         assert self._dropout_key is not None, "call dropout_key(seed, step, micro_batch) first"
         return Dropout(self.model.dropout, self._dropout_key)
 
+    def _mixtures(self) -> list[MixtureOfExperts]:
+        parts = (block.feedforward for block in self.blocks)
+        return [part for part in parts if isinstance(part, MixtureOfExperts)]
+
     def _output_matrix(self) -> Tensor:
         return self.embedding.weight if self.model.tie_embeddings else self.head.weight
+
+
+def _through(norm: nn.Module | None, x: Tensor) -> Tensor:
+    return x if norm is None else norm(x)
 
 
 def _role(name: str) -> Role:
@@ -138,5 +177,7 @@ def _role(name: str) -> Role:
         return "bias"
     if owner.endswith("norm"):
         return "norm"
-    by_owner: dict[str, Role] = {"embedding": "embedding", "positions": "position", "head": "head"}
+    by_owner: dict[str, Role] = {
+        "embedding": "embedding", "positions": "position", "head": "head", "router": "router",
+    }  # fmt: skip
     return by_owner.get(owner, "matrix")

@@ -44,7 +44,22 @@ class Fault:
 
 # A check over several settings is meaningless once one of them had to be replaced by a stand-in.
 _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
-    ("model",): tuple(("model", key) for key in ("width", "heads", "kv_heads", "position")),
+    ("model",): tuple(
+        ("model", key)
+        for key in ("width", "heads", "kv_heads", "position", "head_width", "rotary_share")
+    ),
+    ("model", "experts"): (("model", "experts", "count"), ("model", "experts", "per_token")),
+    ("model", "rope_scaling"): tuple(
+        ("model", "rope_scaling", key)
+        for key in (
+            "kind",
+            "original_context",
+            "low_factor",
+            "high_factor",
+            "beta_fast",
+            "beta_slow",
+        )
+    ),
     ("data", "split"): (("data", "split", "validation"), ("data", "split", "test")),
     ("train", "budget"): tuple(
         ("train", "budget", key) for key in ("steps", "tokens", "epochs", "minutes")

@@ -20,7 +20,7 @@ from wellfit.recipe.callables import call_faults
 from wellfit.recipe.faults import Fault, Origin, Origins, fill_in, nearest, validate
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.settings import leaves, setting_at
-from wellfit.recipe.sizes import fill
+from wellfit.recipe.sizes import fill, filled_by
 from wellfit.recipe.yaml_lines import Place, dotted, read_yaml
 
 COMMAND_LINE = "command line"
@@ -69,9 +69,8 @@ class _Layers:
         self.change(list(changes), order=10_000)
         added = fill(self.values)
         fill_in(self.values, {path: value for path, (value, _) in added.items()})
-        size = self.values["model"]["size"] if isinstance(self.values["model"], dict) else "nano"
         for path, (_, reason) in added.items():
-            label = f"size {size}: {reason}"
+            label = f"{filled_by(self.values['model'], path)}: {reason}"
             self.origins.setdefault(tuple(path.split(".")), Origin(label, ""))
         recipe, faults = validate(self.values, self.origins, main)
         for place, told in call_faults(self.values, known or {}):

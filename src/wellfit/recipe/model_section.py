@@ -9,29 +9,161 @@ from pydantic import Field, model_validator
 from wellfit.recipe.section import Section
 
 Size = Literal["nano", "micro", "mini", "small", "base", "1b", "3b", "7b"]
-Role = Literal["embedding", "position", "matrix", "norm", "bias", "head"]
+Preset = Literal[
+    "none", "gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "llama-7b", "llama-13b", "llama-30b",
+    "llama-65b", "llama2-7b", "llama2-13b", "llama2-70b", "llama3-8b", "llama3-70b",
+    "llama3.1-8b", "llama3.1-70b", "llama3.2-1b", "llama3.2-3b", "mistral-7b", "mistral-nemo",
+    "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b", "qwen2.5-14b", "qwen2.5-32b",
+    "qwen2.5-72b", "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "qwen3-30b-a3b",
+    "gemma-2b", "gemma-7b", "gemma2-2b", "gemma2-9b", "gemma3-270m", "gemma3-1b", "gemma3-4b",
+    "mixtral-8x7b", "mixtral-8x22b",
+]  # fmt: skip
+Role = Literal["embedding", "position", "matrix", "router", "norm", "bias", "head"]
+Activation = Literal["swiglu", "geglu", "gelu", "gelu_tanh", "relu2"]
+GATED = ("swiglu", "geglu")
+"""Activations with a third matrix, the gate."""
+
+
+class RopeScaling(Section):
+    """Rotary frequencies for contexts longer than the base was made for."""
+
+    kind: Literal["none", "linear", "llama3", "yarn"] = Field(
+        "none",
+        description="`linear`: all slower by the factor; `llama3`: only the slow ones; `yarn`: the "
+        "slow ones, and sharper attention.",
+    )
+    factor: float = Field(1.0, ge=1, le=4096, description="How many times slower.")
+    original_context: int = Field(
+        0,
+        ge=0,
+        le=1_048_576,
+        description="Tokens of the context that the base was made for; llama3 and yarn need it.",
+    )
+    low_factor: float = Field(
+        1.0, gt=0, description="llama3: fewer turns than this in original_context are slow."
+    )
+    high_factor: float = Field(
+        4.0, gt=0, description="llama3: more turns than this in original_context are fast."
+    )
+    beta_fast: float = Field(
+        32.0, gt=0, description="yarn: more turns than this in original_context are fast."
+    )
+    beta_slow: float = Field(
+        1.0, gt=0, description="yarn: fewer turns than this in original_context are slow."
+    )
+    attention_factor: float = Field(
+        0.0, ge=0, description="yarn: factor on cosines and sines; 0 takes 0.1·ln(factor) + 1."
+    )
+
+    @model_validator(mode="after")
+    def _knows_its_context(self) -> RopeScaling:
+        if self.kind in ("llama3", "yarn") and not self.original_context:
+            raise ValueError(
+                f"kind {self.kind} needs original_context, the context that the base was made for; "
+                "try original_context 8192"
+            )
+        if self.kind == "llama3" and self.high_factor <= self.low_factor:
+            raise ValueError(
+                f"high_factor {self.high_factor:g} is not above low_factor {self.low_factor:g}; "
+                f"try high_factor {4 * self.low_factor:g}"
+            )
+        if self.kind == "yarn" and self.beta_fast <= self.beta_slow:
+            raise ValueError(
+                f"beta_fast {self.beta_fast:g} is not above beta_slow {self.beta_slow:g}; "
+                f"try beta_fast {32 * self.beta_slow:g}"
+            )
+        return self
+
+
+class Experts(Section):
+    """A mixture of experts in place of the feed-forward; routed ones have no biases."""
+
+    count: int = Field(
+        0, ge=0, le=4096, description="Experts of a layer; 0 is one feed-forward for all tokens."
+    )
+    per_token: int = Field(
+        2, ge=1, le=4096, description="Experts that a token goes through: the most probable ones."
+    )
+    hidden: int = Field(
+        0, ge=0, le=1_048_576, description="Features inside one expert; 0 takes model.hidden."
+    )
+    shared: int = Field(
+        0, ge=0, le=64, description="Further experts that every token goes through, unweighted."
+    )
+    normalise: bool = Field(
+        True, description="The weights of a token's experts sum to 1, as in Mixtral."
+    )
+    balance_loss: float = Field(
+        0.01, ge=0, le=100, description="Coefficient of the loss that spreads tokens over experts."
+    )
+    router_z_loss: float = Field(
+        0.001, ge=0, le=100, description="Coefficient of the loss that keeps router logits small."
+    )
+
+    @model_validator(mode="after")
+    def _enough_of_them(self) -> Experts:
+        if self.count and self.per_token > self.count:
+            raise ValueError(
+                f"per_token {self.per_token} is more than count {self.count}; "
+                f"try per_token {min(2, self.count)}"
+            )
+        return self
 
 
 class Model(Section):
     """A decoder-only transformer, from its parts."""
 
     size: Size = Field("nano", description="The dial: sets every number left out below.")
+    preset: Preset = Field(
+        "none", description="A published shape: goes before the dial for what is left out below."
+    )
     context: int = Field(ge=8, le=1_048_576, description="Tokens in a training sequence.")
     layers: int = Field(ge=1, le=512, description="Blocks.")
     width: int = Field(ge=8, le=65_536, description="Features of a token between blocks.")
-    heads: int = Field(ge=1, le=512, description="Query heads; `width / heads` features each.")
+    heads: int = Field(ge=1, le=512, description="Query heads.")
     kv_heads: int = Field(ge=1, le=512, description="Key and value heads; divides `heads`.")
+    head_width: int = Field(
+        0, ge=0, le=4096, description="Features of a head; 0 takes `width / heads`."
+    )
     hidden: int = Field(ge=8, le=1_048_576, description="Features inside the feed-forward.")
+    experts: Experts = Field(Experts(), description="A mixture in place of the feed-forward.")
     position: Literal["rotary", "learned"] = Field("rotary", description="How order is told.")
     rope_base: float = Field(10_000.0, gt=1, description="Base of the rotary frequencies.")
+    rope_scaling: RopeScaling = Field(
+        RopeScaling(), description="Slower rotary frequencies for longer contexts."
+    )
+    rope_local_base: float = Field(
+        0.0,
+        ge=0,
+        description="Base in layers with a window, which are then never scaled; 0 treats them as "
+        "the others.",
+    )
+    rotary_share: float = Field(
+        1.0, gt=0, le=1, description="Share of a head's features that rotary positions turn."
+    )
+    window: int = Field(
+        0, ge=0, le=1_048_576, description="Tokens that a token sees, itself included; 0: all."
+    )
+    global_every: int = Field(
+        0, ge=0, le=512, description="Every n-th layer sees past the window; 0: none does."
+    )
+    attention_soft_cap: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="Attention scores pass cap·tanh(score/cap); 0 leaves them as they are.",
+    )
     norm: Literal["rmsnorm", "layernorm"] = Field("rmsnorm", description="Normalisation.")
     norm_epsilon: float = Field(1e-5, gt=0, lt=1, description="Added to the mean square.")
-    activation: Literal["swiglu", "gelu", "gelu_tanh", "relu2"] = Field(
-        "swiglu", description="Non-linearity of the feed-forward."
+    post_norm: bool = Field(
+        False, description="Norms also behind attention and feed-forward, before they are added."
     )
+    activation: Activation = Field("swiglu", description="Non-linearity of the feed-forward.")
     bias: bool = Field(False, description="Biases on linear layers (and LayerNorm).")
+    qkv_bias: bool = Field(False, description="Biases on queries, keys and values in any case.")
     qk_norm: bool = Field(True, description="RMSNorm on queries and keys, per head.")
     tie_embeddings: bool = Field(False, description="One matrix for embedding and head.")
+    scale_embeddings: bool = Field(False, description="Embeddings are multiplied by √width.")
     logit_soft_cap: float = Field(
         0.0,
         ge=0,
@@ -46,9 +178,30 @@ class Model(Section):
         "start at zero.",
     )
 
+    @property
+    def features_per_head(self) -> int:
+        """Features of a head: `head_width` where it is given, else width / heads."""
+        return self.head_width or self.width // self.heads
+
+    @property
+    def rotary_features(self) -> int:
+        """Features of a head that rotary positions turn."""
+        return int(self.features_per_head * self.rotary_share)
+
+    @property
+    def expert_hidden(self) -> int:
+        """Features inside one expert."""
+        return self.experts.hidden or self.hidden
+
+    def is_local(self, layer: int) -> bool:
+        """Whether the layer, counted from 0, sees no further than the window."""
+        return bool(self.window) and not (
+            self.global_every and (layer + 1) % self.global_every == 0
+        )
+
     @model_validator(mode="after")
     def _shapes_fit(self) -> Model:
-        if self.width % self.heads:
+        if self.width % self.heads and not self.head_width:
             near = min(
                 (h for h in range(1, self.width + 1) if self.width % h == 0),
                 key=lambda h: abs(h - self.heads),
@@ -58,8 +211,14 @@ class Model(Section):
             )
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
-        if self.position == "rotary" and (self.width // self.heads) % 2:
+        if self.position == "rotary" and self.features_per_head % 2:
             raise ValueError(
-                f"rotary positions need an even head width, not {self.width // self.heads}"
+                f"rotary positions need an even head width, not {self.features_per_head}"
+            )
+        if self.position == "rotary" and (self.rotary_features % 2 or not self.rotary_features):
+            raise ValueError(
+                f"rotary_share {self.rotary_share:g} of {self.features_per_head} features are "
+                f"{self.rotary_features}, and rotary positions turn pairs; try rotary_share "
+                f"{max(2, self.rotary_features // 2 * 2) / self.features_per_head:g}"
             )
         return self

@@ -81,7 +81,8 @@ _VALUES = {
     "bfloat16": "bf16", "bf16_true": "bf16", "bf16_mixed": "bf16", "float16": "bf16",
     "fp16": "bf16", "half": "bf16", "float32": "fp32", "float": "fp32", "32_true": "fp32",
     "gpu": "cuda", "cuda:0": "cuda", "silu": "swiglu", "swish": "swiglu", "glu": "swiglu",
-    "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_approx": "gelu_tanh",
+    "gelu_new": "gelu_tanh", "gelu_glu": "geglu", "gemmamlp": "geglu",
+    "gelu_pytorch_tanh": "gelu_tanh", "gelu_approx": "gelu_tanh",
     "relu": "relu2", "relu_squared": "relu2", "squared_relu": "relu2", "relu^2": "relu2",
     "rope": "rotary", "absolute": "learned", "rms_norm": "rmsnorm", "rms": "rmsnorm",
     "layer_norm": "layernorm", "ln": "layernorm", "adam": "adamw", "adamw_torch": "adamw",
@@ -117,13 +118,43 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("model.context", (NANOGPT, HF, AXOLOTL, FACTORY, TORCHTUNE), "block_size seq_length seq_len "
      "max_seq_len max_seq_length sequence_length sequence_len cutoff_len n_ctx context_length "
      "max_position_embeddings n_positions context_size model_max_length max_length", ""),
+    ("model.head_width", (HF, LITGPT, TORCHTUNE), "head_dim head_size d_head kv_channels", ""),
+    ("model.experts.count", (HF, LITGPT), "num_local_experts num_experts n_routed_experts "
+     "n_experts n_expert moe_num_experts num_moe_experts", ""),
+    ("model.experts.per_token", (HF, LITGPT), "num_experts_per_tok n_expert_per_token moe_top_k "
+     "num_experts_per_token experts_per_token moe_router_topk", ""),
+    ("model.experts.hidden", (HF, LITGPT), "moe_intermediate_size expert_intermediate_size "
+     "moe_ffn_hidden_size", ""),
+    ("model.experts.shared", (HF, LITGPT), "n_shared_experts num_shared_experts n_shared_expert",
+     ""),
+    ("model.experts.normalise", (HF,), "norm_topk_prob norm_topk", ""),
+    ("model.experts.balance_loss", (HF,), "router_aux_loss_coef aux_loss_alpha moe_aux_loss_coeff "
+     "load_balancing_loss", ""),
+    ("model.experts.router_z_loss", (HF,), "router_z_loss_coef moe_z_loss_coeff", ""),
     ("model.position", (HF,), "position_embedding_type pos_emb positional_encoding positions", ""),
     ("model.rope_base", (HF, LITGPT, LLAMA), "rope_theta rope_freq_base rotary_emb_base", ""),
+    ("model.rope_scaling.kind", (HF,), "rope_type", ""),
+    ("model.rope_scaling.original_context", (HF, LITGPT), "original_max_position_embeddings "
+     "original_max_seq_len", ""),
+    ("model.rope_scaling.low_factor", (HF, LITGPT), "low_freq_factor", ""),
+    ("model.rope_scaling.high_factor", (HF, LITGPT), "high_freq_factor", ""),
+    ("model.rope_local_base", (HF, LITGPT), "rope_local_base_freq", ""),
+    ("model.rotary_share", (HF, LITGPT), "partial_rotary_factor rotary_pct rotary_percentage",
+     ""),
+    ("model.window", (HF, LITGPT), "sliding_window sliding_window_size window_size "
+     "attention_window use_sliding_window", "in tokens, 0 for none"),
+    ("model.global_every", (HF,), "sliding_window_pattern layer_types "
+     "sliding_window_layer_placement", "every n-th layer sees past the window"),
+    ("model.attention_soft_cap", (HF, LITGPT), "attn_logit_softcapping "
+     "attention_logit_softcapping attention_logit_soft_cap", ""),
     ("model.norm", (LITGPT,), "norm_class_name normalization norm_type", ""),
     ("model.norm_epsilon", (HF, LITGPT, LLAMA), "rms_norm_eps layer_norm_eps layer_norm_epsilon "
      "norm_eps", ""),
     ("model.activation", (HF, LITGPT), "hidden_act activation_function act_fn mlp_class_name", ""),
     ("model.bias", (HF,), "attention_bias mlp_bias use_bias", ""),
+    ("model.qkv_bias", (LITGPT,), "attn_bias add_qkv_bias", ""),
+    ("model.post_norm", (LITGPT,), "post_attention_norm post_mlp_norm use_post_norm", ""),
+    ("model.scale_embeddings", (LITGPT,), "scale_embeddings embed_scale", ""),
     ("model.qk_norm", (HF, LITGPT), "use_qk_norm norm_qk qk_layernorm", ""),
     ("model.tie_embeddings", (HF,), "tie_word_embeddings tied_embeddings weight_tying "
      "tie_weights", ""),
@@ -132,7 +163,9 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("model.dropout", (HF, TORCHTUNE), "attn_dropout attention_dropout hidden_dropout resid_pdrop "
      "embd_pdrop attn_pdrop dropout_p resid_dropout", "one share for all places"),
     ("model.init", (HF,), "initializer_range init_std init_method", "a scheme, not a number"),
-    ("model.size", (), "preset model_size model_type", ""),
+    ("model.size", (), "model_size", ""),
+    ("model.preset", (NANOGPT, HF, LITGPT), "model_name model_type base_model model_name_or_path "
+     "pretrained_model_name_or_path", "a published shape, without its weights"),
     # ── train ──
     ("train.optimizer.learning_rate", (NANOGPT, HF, AXOLOTL), "lr learning_rate max_lr peak_lr "
      "base_lr", "with muon the matrices have matrix_learning_rate"),

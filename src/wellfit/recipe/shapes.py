@@ -1,7 +1,7 @@
 """A model section in; every tensor's name, shape and role, parameters and arithmetic out.
 
 Needs no torch: the model room builds exactly these tensors, and a test holds the two equal.
-Axes: V vocabulary, D width, H hidden, W features of one head, T context.
+Axes: V vocabulary, D width, H heads, W features of one head, E experts, T context.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from wellfit.recipe.model_section import GATED
 from wellfit.recipe.schema import Model, Role
 
 
@@ -28,35 +29,64 @@ class Shape:
 
 def shape_table(model: Model, vocabulary_size: int) -> tuple[Shape, ...]:
     """Every tensor of the transformer that `model` describes, in the order of the forward pass."""
-    width, hidden, head_width = model.width, model.hidden, model.width // model.heads
+    width = model.width
     table = [Shape("embedding.weight", (vocabulary_size, width), "embedding")]
     if model.position == "learned":
         table.append(Shape("positions.weight", (model.context, width), "position"))
-    keys = model.kv_heads * head_width
     for index in range(model.layers):
         block = f"blocks.{index}"
         table += _norm(f"{block}.attention_norm", model)
-        table += _linear(f"{block}.attention.query", width, width, model)
-        table += _linear(f"{block}.attention.key", keys, width, model)
-        table += _linear(f"{block}.attention.value", keys, width, model)
-        if model.qk_norm:
-            table.append(Shape(f"{block}.attention.query_norm.weight", (head_width,), "norm"))
-            table.append(Shape(f"{block}.attention.key_norm.weight", (head_width,), "norm"))
-        table += _linear(f"{block}.attention.output", width, width, model)
+        table += _attention(f"{block}.attention", model)
         table += _norm(f"{block}.feedforward_norm", model)
-        if model.activation == "swiglu":
-            table += _linear(f"{block}.feedforward.gate", hidden, width, model)
-        table += _linear(f"{block}.feedforward.up", hidden, width, model)
-        table += _linear(f"{block}.feedforward.down", width, hidden, model)
+        if model.experts.count:
+            table += _mixture(f"{block}.feedforward", model)
+        else:
+            table += _feedforward(f"{block}.feedforward", model, model.hidden)
+        if model.post_norm:
+            table += _norm(f"{block}.attention_post_norm", model)
+            table += _norm(f"{block}.feedforward_post_norm", model)
     table += _norm("final_norm", model)
     if not model.tie_embeddings:
         table.append(Shape("head.weight", (vocabulary_size, width), "head"))
     return tuple(table)
 
 
-def _linear(name: str, rows: int, columns: int, model: Model) -> list[Shape]:
+def _attention(name: str, model: Model) -> list[Shape]:
+    width, head_width = model.width, model.features_per_head
+    queries, keys = model.heads * head_width, model.kv_heads * head_width
+    read_bias = model.bias or model.qkv_bias
+    table = _linear(f"{name}.query", queries, width, bias=read_bias)
+    table += _linear(f"{name}.key", keys, width, bias=read_bias)
+    table += _linear(f"{name}.value", keys, width, bias=read_bias)
+    if model.qk_norm:
+        table.append(Shape(f"{name}.query_norm.weight", (head_width,), "norm"))
+        table.append(Shape(f"{name}.key_norm.weight", (head_width,), "norm"))
+    return table + _linear(f"{name}.output", width, queries, bias=model.bias)
+
+
+def _feedforward(name: str, model: Model, hidden: int) -> list[Shape]:
+    table = []
+    if model.activation in GATED:
+        table += _linear(f"{name}.gate", hidden, model.width, bias=model.bias)
+    table += _linear(f"{name}.up", hidden, model.width, bias=model.bias)
+    return table + _linear(f"{name}.down", model.width, hidden, bias=model.bias)
+
+
+def _mixture(name: str, model: Model) -> list[Shape]:
+    count, width, hidden = model.experts.count, model.width, model.expert_hidden
+    table = [Shape(f"{name}.router.weight", (count, width), "router")]
+    if model.activation in GATED:
+        table.append(Shape(f"{name}.gate.weight", (count, hidden, width), "matrix"))
+    table.append(Shape(f"{name}.up.weight", (count, hidden, width), "matrix"))
+    table.append(Shape(f"{name}.down.weight", (count, width, hidden), "matrix"))
+    if model.experts.shared:
+        table += _feedforward(f"{name}.shared", model, model.experts.shared * hidden)
+    return table
+
+
+def _linear(name: str, rows: int, columns: int, *, bias: bool) -> list[Shape]:
     table = [Shape(f"{name}.weight", (rows, columns), "matrix")]
-    if model.bias:
+    if bias:
         table.append(Shape(f"{name}.bias", (rows,), "bias"))
     return table
 
@@ -79,13 +109,31 @@ def parameter_count(model: Model, vocabulary_size: int) -> int:
     return sum(shape.parameters for shape in shape_table(model, vocabulary_size))
 
 
+def active_parameter_count(model: Model, vocabulary_size: int) -> int:
+    """Trainable numbers that one token meets: all of them but the experts it is not sent to.
+
+    >>> mixtral = Model(context=8192, layers=32, width=4096, heads=32, kv_heads=8, hidden=14336,
+    ...                 qk_norm=False, experts={"count": 8, "per_token": 2})
+    >>> parameter_count(mixtral, 32_000), active_parameter_count(mixtral, 32_000)
+    (46702792704, 12879925248)
+    """
+    return sum(_active(shape, model) for shape in shape_table(model, vocabulary_size))
+
+
+def _active(shape: Shape, model: Model) -> int:
+    if len(shape.shape) == 3:  # one matrix an expert
+        return shape.parameters // model.experts.count * model.experts.per_token
+    return shape.parameters
+
+
 def flops_per_token(model: Model, vocabulary_size: int) -> int:
     """Floating-point operations of forward and backward for one token at the full context.
 
-    6·M + 12·layers·D·T, as in PaLM (arXiv 2204.02311, appendix B): M counts the numbers of all
-    matrices that a token is multiplied with (the head included, also when tied; the embedding is
-    a look-up), two operations each forward and four backward; the second term is the attention
-    itself, with every token attending to all T, causal or not. Recomputation is not counted.
+    6·M + 12·H·W·Σ T, as in PaLM (arXiv 2204.02311, appendix B): M counts the numbers of all
+    matrices that a token is multiplied with (of the experts only its own; the head included, also
+    when tied; the embedding is a look-up), two operations each forward and four backward; the
+    second term is the attention itself, summed over layers, with every token attending to all T,
+    causal or not, or to the window where the layer has one. Recomputation is not counted.
 
     >>> tiny = Model(context=8, layers=1, width=8, heads=1, kv_heads=1, hidden=32,
     ...              activation="relu2")
@@ -93,10 +141,14 @@ def flops_per_token(model: Model, vocabulary_size: int) -> int:
     10176
     """
     multiplied = sum(
-        shape.parameters
+        _active(shape, model)
         for shape in shape_table(model, vocabulary_size)
-        if shape.role in ("matrix", "head")
+        if shape.role in ("matrix", "router", "head")
     )
     if model.tie_embeddings:
         multiplied += vocabulary_size * model.width
-    return 6 * multiplied + 12 * model.layers * model.width * model.context
+    seen = sum(
+        min(model.window, model.context) if model.is_local(layer) else model.context
+        for layer in range(model.layers)
+    )
+    return 6 * multiplied + 12 * model.heads * model.features_per_head * seen

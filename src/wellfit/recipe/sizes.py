@@ -11,7 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
+from typing import Any, get_args
+
+from wellfit.recipe.families import PRESETS, preset_facts
+from wellfit.recipe.model_section import GATED, Activation
 
 Filled = dict[str, tuple[Any, str]]
 """Dotted path → (value, the reason for it)."""
@@ -60,17 +63,34 @@ def fill(raw: Mapping[str, Any]) -> Filled:
     (3, 1536, False)
     """
     model, train = _section(raw, "model"), _section(raw, "train")
+    filled = _preset(model)
+    published = {path[6:]: value for path, (value, _) in filled.items()}
+    model = {**model, **{path: value for path, value in published.items() if "." not in path}}
     size = model.get("size", "nano")
     if not isinstance(size, str) or size not in DIALS:
         size = "nano"
     dial = DIALS[size]
-    filled = _model(model, size, dial)
+    filled |= _model(model, size, dial)
     width = _whole(model, "width") or dial.width
     context = _whole(model, "context") or dial.context
     filled |= _batch(train, dial, context)
     filled |= _optimizer(_section(train, "optimizer"), size, width)
     filled |= _schedule(_section(train, "schedule"), dial)
     return filled
+
+
+def filled_by(model: Any, path: str) -> str:
+    """A `model` section with everything filled, and a path → what filled it: `size nano`.
+
+    >>> filled_by({"size": "small", "preset": "gpt2"}, "model.width")
+    'preset gpt2'
+    """
+    model = model if isinstance(model, Mapping) else {}
+    preset, size = model.get("preset", "none"), model.get("size", "nano")
+    if isinstance(preset, str) and preset in PRESETS and path.startswith("model."):
+        own = path == "model.size" or path[6:] in PRESETS[preset].facts
+        return f"preset {preset}" if own else f"size {size}"
+    return f"size {size}"
 
 
 def sizes_table() -> str:
@@ -96,17 +116,30 @@ def sizes_table() -> str:
     return "\n".join(rows)
 
 
+def _preset(model: Mapping[str, Any]) -> Filled:
+    facts = preset_facts(model)
+    if not facts:
+        return {}
+    published = PRESETS[model["preset"]]
+    added: Filled = {f"model.{path}": (fact, published.source) for path, fact in facts.items()}
+    if "size" not in model:
+        reason = "the dial's nearest: it sets the batch and the schedule"
+        added["model.size"] = (published.size, reason)
+    return added
+
+
 def _model(model: Mapping[str, Any], size: str, dial: Dial) -> Filled:
     added: Filled = {}
     if "size" not in model:
         added["model.size"] = (size, f"the smallest: {dial.about}")
     width = _whole(model, "width") or dial.width
-    activation = model.get("activation")
-    if activation not in ("swiglu", "gelu", "gelu_tanh", "relu2"):
-        activation = dial.activation
+    written = model.get("activation")
+    known = isinstance(written, str) and written in get_args(Activation)
+    activation = str(written) if known else dial.activation
     kv_heads = _whole(model, "kv_heads")
-    heads = _whole(model, "heads") or _heads(width, kv_heads or 1)
-    head_width = width // heads if heads <= width else width
+    given = _whole(model, "head_width")
+    heads = _whole(model, "heads") or _heads(width, kv_heads or 1, given)
+    head_width = given or (width // heads if heads <= width else width)
     candidates = {
         "context": (dial.context, "tokens seen at once; attention grows with its square"),
         "layers": (dial.layers, dial.about),
@@ -127,8 +160,13 @@ def _model(model: Mapping[str, Any], size: str, dial: Dial) -> Filled:
     return added | {f"model.{key}": value for key, value in candidates.items() if key not in model}
 
 
-def _heads(width: int, kv_heads: int) -> int:
-    """The number of heads that brings a head nearest to 128 features, an even number of them."""
+def _heads(width: int, kv_heads: int, head_width: int | None) -> int:
+    """The number of heads that brings a head nearest to 128 features, an even number of them.
+
+    With a `head_width` of its own: the number that comes nearest to the width together.
+    """
+    if head_width:
+        return max(1, min(512 // kv_heads, round(width / head_width / kv_heads))) * kv_heads
     fitting = [
         heads
         for heads in range(kv_heads, min(width, 512) + 1, kv_heads)
@@ -147,7 +185,7 @@ def _kv_heads(heads: int, group: int) -> tuple[int, str]:
 
 
 def _hidden(width: int, activation: str) -> tuple[int, str]:
-    if activation != "swiglu":
+    if activation not in GATED:
         return 4 * width, "4 × width"
     multiple = 256 if width >= 1_024 else 32
     return (

@@ -39,6 +39,18 @@ def _schedules() -> Mapping[str, Callable[..., Any]]:
     return SHAPES
 
 
+def _sizes() -> str:
+    from wellfit.recipe.sizes import sizes_table
+
+    return sizes_table()
+
+
+def _presets() -> str:
+    from wellfit.recipe.families import presets_table
+
+    return presets_table()
+
+
 def _rules() -> Mapping[str, Callable[..., Any]]:
     from wellfit.diagnosis.rules import RULES
 
@@ -48,20 +60,18 @@ def _rules() -> Mapping[str, Callable[..., Any]]:
 def listing(kind: str) -> str:
     """A kind, such as `filters` → one block of lines per entry. Raises WellfitError if unknown."""
     if kind == "kinds":
-        return "\n".join(sorted([*KINDS, "sizes"]))
-    if kind == "sizes":
-        from wellfit.recipe.sizes import sizes_table
-
-        return sizes_table()
+        return "\n".join(sorted([*KINDS, *TABLES]))
+    if kind in TABLES:
+        return TABLES[kind]()
     if kind not in KINDS:
         import difflib
 
-        near = difflib.get_close_matches(kind, [*KINDS, "sizes"], n=1)
+        near = difflib.get_close_matches(kind, [*KINDS, *TABLES], n=1)
         raise WellfitError(
             f"nothing is listed under {kind!r}",
             way_out=(f"Did you mean {near[0]}? " if near else "")
             + "Kinds: "
-            + ", ".join(sorted([*KINDS, "sizes"])),
+            + ", ".join(sorted([*KINDS, *TABLES])),
         )
     lines = []
     for name, function in sorted(KINDS[kind]().items()):
@@ -85,3 +95,5 @@ KINDS: dict[str, Callable[[], Mapping[str, Callable[..., Any]]]] = {
     "rules": _rules,
     "schedules": _schedules,
 }
+TABLES: dict[str, Callable[[], str]] = {"presets": _presets, "sizes": _sizes}
+"""Listed as a table of their own, since they are not functions."""
