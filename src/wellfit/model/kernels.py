@@ -21,8 +21,10 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        # The norm is summed in float32 and given in the dtype of x; asking for float32 copies x.
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True).to(weight.dtype)
+        # The norm is summed in float32 and given in the dtype of x; asking for float32 copies x,
+        # which only float16 needs: it ends at 65,504, and an infinite norm would give zeros.
+        wide = torch.float32 if x.dtype == torch.float16 else None
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).to(weight.dtype)
         scale = torch.rsqrt(size.square() / x.shape[-1] + epsilon).to(x.dtype)
         unit = x * scale
         scaling = weight.to(x.dtype)
@@ -155,6 +157,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return hidden_grad, matrix_grad, None, None, None
 
 
+def loss_chunk(vocabulary_size: int) -> int:
+    """Vocabulary entries → rows of logits that the loss makes at a time.
+
+    >>> loss_chunk(4096)
+    512
+    """
+    return max(1, CHUNK_LOGITS // vocabulary_size)
+
+
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, labels: Tensor, soft_cap: float = 0.0, chunk: int = 0
 ) -> Tensor:
@@ -163,6 +174,6 @@ def linear_cross_entropy(
     −ln softmax(cap·tanh(h·Wᵀ/cap))[label], without the cap where `soft_cap` is 0. Negative labels
     give 0 and no gradient. At most `chunk` rows of logits exist at a time; 0 chooses.
     """
-    chunk = chunk or max(1, CHUNK_LOGITS // weight.shape[0])
+    chunk = chunk or loss_chunk(weight.shape[0])
     losses = _LinearCrossEntropy.apply(hidden, weight, labels, soft_cap, chunk)  # type: ignore[no-untyped-call]
     return cast(Tensor, losses)

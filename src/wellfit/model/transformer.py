@@ -15,6 +15,7 @@ from wellfit.model.feedforward import FeedForward
 from wellfit.model.kernels import linear_cross_entropy
 from wellfit.model.linear import Embedding, Linear
 from wellfit.model.norm import norm
+from wellfit.model.objective import linear_objective
 from wellfit.model.positions import rotary_angles
 from wellfit.recipe.schema import Model, Role
 
@@ -98,6 +99,25 @@ class Transformer(nn.Module):
         matrix = self._output_matrix()
         losses = linear_cross_entropy(flat, matrix, labels.reshape(-1), self.model.logit_soft_cap)
         return losses.view(labels.shape)
+
+    def token_objective(
+        self,
+        hidden: Tensor,
+        labels: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Features [B, T, D], labels [B, T] → nats of `token_loss`, and what is added to them."""
+        losses, extra = linear_objective(
+            hidden.reshape(-1, hidden.shape[-1]),
+            self._output_matrix(),
+            labels.reshape(-1),
+            soft_cap=self.model.logit_soft_cap,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+        )
+        return losses.view(labels.shape), extra.view(labels.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Features [..., D] → logits [..., V] in float32: cap·tanh(h·Wᵀ/cap) (arXiv 2408.00118)."""
