@@ -59,8 +59,8 @@ class _LinearObjective(torch.autograd.Function):
         ctx: Any, grad: Tensor, extra_grad: Tensor
     ) -> tuple[Tensor | None, ...]:
         hidden, matrix, labels, log_sizes = ctx.saved_tensors
-        # A common factor of a token's slopes stays apart from its V logits: slopes near 1 neither
-        # vanish nor overflow in 16 bits, whatever the number of tokens and the loss scale.
+        # What is common to a token's slopes stays apart from its V logits, and what is common to
+        # all tokens is multiplied at the end in float32: nothing vanishes or overflows in 16 bits.
         factor = torch.maximum(grad.abs(), extra_grad.abs()).masked_fill(labels < 0, 0)
         whole = torch.where(factor > 0, factor, 1)
         own, other = grad / whole, extra_grad / whole
@@ -68,7 +68,8 @@ class _LinearObjective(torch.autograd.Function):
         by_label = (ctx.label_smoothing * other - own).to(hidden.dtype)
         by_all = (ctx.label_smoothing / matrix.shape[0] * other).to(hidden.dtype)[:, None]
         by_share = by_share.to(hidden.dtype)[:, None]
-        scaled = (hidden * factor[:, None]).to(hidden.dtype)
+        most = factor.max().clamp_min(torch.finfo(factor.dtype).tiny)
+        scaled = (hidden * (factor / most)[:, None]).to(hidden.dtype)
         hidden_grad = torch.empty_like(hidden)
         matrix_grad = torch.zeros(matrix.shape, dtype=ctx.weight_dtype, device=matrix.device)
         for at in range(0, len(labels), ctx.chunk):
@@ -86,6 +87,7 @@ class _LinearObjective(torch.autograd.Function):
                 slope.mul_(bend)
             hidden_grad[part] = (slope @ matrix) * factor[part, None]
             matrix_grad += slope.T @ scaled[part]
+        matrix_grad *= most
         return hidden_grad, matrix_grad, None, None, None, None, None, None
 
 
