@@ -17,6 +17,7 @@ from wellfit.model.linear import Embedding, Linear
 from wellfit.model.norm import norm
 from wellfit.model.objective import linear_objective
 from wellfit.model.positions import rotary_angles
+from wellfit.model.recompute import Recompute, through
 from wellfit.recipe.schema import Model, Role
 
 
@@ -47,7 +48,8 @@ class Transformer(nn.Module):
     """Tokens → features → logits or losses; a `LanguageModel` (see `protocol.py`).
 
     Weights are float32 masters, NaN until `init.initialise` or a checkpoint fills them;
-    arithmetic is in `compute_dtype`, which the caller sets.
+    arithmetic is in `compute_dtype`, which the caller sets, as is `recompute`: which activations
+    of the blocks are computed again in the backward pass (see `recompute.through`).
     """
 
     def __init__(self, model: Model, vocabulary_size: int) -> None:
@@ -55,6 +57,7 @@ class Transformer(nn.Module):
         self.model = model
         self.vocabulary_size = vocabulary_size
         self.compute_dtype = torch.float32
+        self.recompute: Recompute = "none"
         self.embedding = Embedding(vocabulary_size, model.width)
         if model.position == "learned":
             self.positions = Embedding(model.context, model.width)
@@ -87,8 +90,13 @@ class Transformer(nn.Module):
             cosine, sine = rotary_angles(positions, head_width, self.model.rope_base)
             angles = cosine.to(self.compute_dtype), sine.to(self.compute_dtype)
         x = dropout(x.to(self.compute_dtype))
+        how = self.recompute if cache is None else "none"
         for layer, block in enumerate(self.blocks):
-            x = block(x, angles, mask, dropout, cache, layer)
+
+            def run(x: Tensor, block: nn.Module = block, layer: int = layer) -> Tensor:
+                return block(x, angles, mask, dropout.of(layer), cache, layer)  # type: ignore[no-any-return]
+
+            x = through(how, run, x)
         if cache is not None:
             cache.advance(length)
         return self.final_norm(x)  # type: ignore[no-any-return]
