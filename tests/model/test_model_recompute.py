@@ -118,18 +118,20 @@ def test_held_bytes_counts_what_is_alive() -> None:
     assert held_bytes(lambda: weight[10:20].square().sum()) == 4
 
 
-def test_nothing_is_computed_again_without_gradients(make_section: Any, make_model: Any) -> None:
+def test_nothing_is_computed_again_without_gradients(
+    make_section: Any, make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Evaluation and generation. Breaks when the cache is filled twice."""
     model = make_model(make_section())
     model.recompute = "full"
+    monkeypatch.setattr("wellfit.model.recompute.checkpoint", None)
     row = torch.randint(0, 61, (1, 24), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole = model.hidden(row)
         cache = model.new_cache()
         parts = [model.hidden(row[:, :10], cache=cache), model.hidden(row[:, 10:], cache=cache)]
     torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=1e-5)
-    cached = model.hidden(row, cache=model.new_cache())
-    assert "Checkpoint" not in str(cached.grad_fn)
+    model.hidden(row, cache=model.new_cache())
 
 
 def test_dropout_is_a_function_of_layer_and_key(make_section: Any, make_model: Any) -> None:

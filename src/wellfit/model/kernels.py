@@ -104,6 +104,10 @@ def _turn(x: Tensor, cosine: Tensor, sine: Tensor, sign: float, out: Tensor) -> 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Heads [B, T, H, W] turned by the angles [B or 1, T, 1, W/2] → [B, H, T, W] for attention."""
+    if torch.compiler.is_compiling():  # torch.compile cannot write into views, and fuses this
+        first, second = x.chunk(2, dim=-1)
+        left, right = first * cosine - second * sine, second * cosine + first * sine
+        return torch.cat((left, right), dim=-1).transpose(1, 2)
     return cast(Tensor, _Rotation.apply(x, cosine, sine))  # type: ignore[no-untyped-call]
 
 
