@@ -30,9 +30,7 @@ def test_it_is_torchs_objective(soft_cap: float, smoothing: float, z: float) -> 
     weights = leaf(5, seed=2).detach()
     logits = hidden @ matrix.T
     logits = soft_cap * torch.tanh(logits / soft_cap) if soft_cap else logits
-    smooth = functional.cross_entropy(
-        logits, LABELS, reduction="none", label_smoothing=smoothing
-    )
+    smooth = functional.cross_entropy(logits, LABELS, reduction="none", label_smoothing=smoothing)
     expected = smooth + z * logits.logsumexp(1).square() * (LABELS >= 0)
     losses, extra = linear_objective(
         hidden, matrix, LABELS, soft_cap=soft_cap, chunk=2, label_smoothing=smoothing, z_loss=z

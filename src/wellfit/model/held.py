@@ -11,11 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class _Made(TorchDispatchMode):
+class _Made(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Remembers the memory of every tensor that is made, without keeping it alive."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.bytes_of: dict[StorageWeakRef, int] = {}
         self.given: set[StorageWeakRef] = set()
 
@@ -34,7 +34,10 @@ class _Made(TorchDispatchMode):
 def _storages(tree: Any) -> dict[StorageWeakRef, int]:
     """Anything with tensors in it → their memory and its bytes; views of one memory are one."""
     storages = [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
-    return {StorageWeakRef(storage): storage.nbytes() for storage in storages}
+    return {
+        StorageWeakRef(storage): storage.nbytes()  # type: ignore[no-untyped-call]
+        for storage in storages
+    }
 
 
 def held_bytes(compute: Callable[[], Tensor]) -> int:
@@ -51,6 +54,8 @@ def held_bytes(compute: Callable[[], Tensor]) -> int:
     with _Made() as made:
         result = compute()
     made_here = (item for item in made.bytes_of.items() if item[0] not in made.given)
-    held = sum(size for storage, size in made_here if not storage.expired())
+    held = 0
+    for storage, size in made_here:
+        held += 0 if storage.expired() else size
     del result
     return held

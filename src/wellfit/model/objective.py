@@ -55,9 +55,7 @@ class _LinearObjective(torch.autograd.Function):
         return losses.masked_fill_(ignored, 0), extra.masked_fill_(ignored, 0)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, grad: Tensor, extra_grad: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, extra_grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, matrix, labels, log_sizes = ctx.saved_tensors
         # What is common to a token's slopes stays apart from its V logits, and what is common to
         # all tokens is multiplied at the end in float32: nothing vanishes or overflows in 16 bits.

@@ -5,6 +5,9 @@ Axes: B rows, T tokens of a row, D width, V vocabulary entries.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -44,12 +47,18 @@ class Block(nn.Module):
         return x + dropout(self.feedforward(self.feedforward_norm(x)))
 
 
+def call_block(block: nn.Module, *arguments: Any) -> Tensor:
+    """A block and its arguments → block(…); one function for all blocks, which can be compiled."""
+    return block(*arguments)  # type: ignore[no-any-return]
+
+
 class Transformer(nn.Module):
     """Tokens → features → logits or losses; a `LanguageModel` (see `protocol.py`).
 
     Weights are float32 masters, NaN until `init.initialise` or a checkpoint fills them;
     arithmetic is in `compute_dtype`, which the caller sets, as is `recompute`: which activations
-    of the blocks are computed again in the backward pass (see `recompute.through`).
+    of the blocks are computed again in the backward pass (see `recompute.through`), and
+    `block_call`, which calls a block while training and may be compiled.
     """
 
     def __init__(self, model: Model, vocabulary_size: int) -> None:
@@ -58,6 +67,7 @@ class Transformer(nn.Module):
         self.vocabulary_size = vocabulary_size
         self.compute_dtype = torch.float32
         self.recompute: Recompute = "none"
+        self.block_call: Callable[..., Tensor] = call_block
         self.embedding = Embedding(vocabulary_size, model.width)
         if model.position == "learned":
             self.positions = Embedding(model.context, model.width)
@@ -90,11 +100,17 @@ class Transformer(nn.Module):
             cosine, sine = rotary_angles(positions, head_width, self.model.rope_base)
             angles = cosine.to(self.compute_dtype), sine.to(self.compute_dtype)
         x = dropout(x.to(self.compute_dtype))
-        how = self.recompute if cache is None else "none"
+        # Generation changes its shape with each token: only training takes a compiled call.
+        plain = cache is not None or not self.training
+        call = call_block if plain else self.block_call
+        how: Recompute = "none" if plain else self.recompute
         for layer, block in enumerate(self.blocks):
 
             def run(x: Tensor, block: nn.Module = block, layer: int = layer) -> Tensor:
-                return block(x, angles, mask, dropout.of(layer), cache, layer)  # type: ignore[no-any-return]
+                # The layer's number only finds its place in the cache; a compiled call would be
+                # made anew for each number.
+                at = 0 if cache is None else layer
+                return call(block, x, angles, mask, dropout.of(layer), cache, at)
 
             x = through(how, run, x)
         if cache is not None:

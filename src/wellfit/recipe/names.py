@@ -80,7 +80,8 @@ def _normal(key: str) -> str:
 _VALUES = {
     "bfloat16": "bf16", "bf16_true": "bf16", "bf16_mixed": "bf16", "float16": "fp16",
     "16_mixed": "fp16", "16_true": "fp16", "half": "fp16", "float8": "fp8", "float8_e4m3fn": "fp8",
-    "tensorfloat32": "tf32", "tfloat32": "tf32", "float32": "fp32", "float": "fp32", "32_true": "fp32",
+    "tensorfloat32": "tf32", "tfloat32": "tf32", "float32": "fp32", "float": "fp32",
+    "32_true": "fp32",
     "gpu": "cuda", "cuda:0": "cuda", "silu": "swiglu", "swish": "swiglu", "glu": "swiglu",
     "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_approx": "gelu_tanh",
     "relu": "relu2", "relu_squared": "relu2", "squared_relu": "relu2", "relu^2": "relu2",
@@ -179,8 +180,8 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
      "recompute_activations recompute_granularity", "one of none, selective, full"),
     ("train.activation_offload", (AXOLOTL, TORCHTUNE), "enable_activation_offloading "
      "activation_offloading offload_activations cpu_offload_activations", ""),
-    ("train.compile", (NANOGPT, HF, AXOLOTL, TORCHTUNE), "compile torch_compile", "one of auto, on, "
-     "off"),
+    ("train.compile", (NANOGPT, HF, AXOLOTL, TORCHTUNE), "compile torch_compile",
+     "one of auto, on, off"),
     ("train.device", (NANOGPT, HF), "device use_cpu no_cuda accelerator", ""),
     ("train.document_mask", (HF, AXOLOTL, FACTORY, TORCHTUNE), "packing sample_packing packed "
      "neat_packing intra_doc_mask", "rows are always packed; this keeps documents apart"),
