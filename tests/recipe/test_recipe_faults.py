@@ -127,7 +127,9 @@ def test_each_kind_of_fault(faults: Faults, smallest: str, extra: str, words: st
         ("gradient_accumulation_steps: 8", "is train.batch_tokens here", "not counted in passes"),
         ("warmup_ratio: 8", "is train.schedule.warmup here", "a share of all steps if below 1"),
         ("max_steps: 8", "is train.budget.steps here", "train.max_steps = 8"),
-        ("precision: fp16", "not one of the choices", "did you mean bf16?"),
+        ("precision: half", "not one of the choices", "did you mean fp16?"),
+        ("gradient_checkpointing: true", "is train.activation_checkpointing here", "one of none"),
+        ("torch_compile: true", "is train.compile here", "one of auto, on, off"),
     ],
 )  # fmt: skip
 def test_faults_of_training(

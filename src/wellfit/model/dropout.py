@@ -11,14 +11,19 @@ from torch import Tensor
 class Dropout:
     """Activations → activations, each 0 with probability `share`, the others divided by 1 − share.
 
-    Lives for one forward pass: the masks follow one another from a generator seeded with the key
-    (seed, step, micro-batch). A share of 0, as in evaluation, changes nothing and needs no key.
+    The masks follow one another from a generator seeded with the key: (seed, step, micro-batch),
+    and the layer behind them (`of`), so that a block that is computed again draws its masks again.
+    A share of 0, as in evaluation, changes nothing and needs no key.
     """
 
-    def __init__(self, share: float, key: tuple[int, int, int] | None) -> None:
+    def __init__(self, share: float, key: tuple[int, ...] | None) -> None:
         self.share = share
         self.key = key
         self.generator: torch.Generator | None = None
+
+    def of(self, layer: int) -> Dropout:
+        """A layer's number → the dropout of that layer, from its first mask on."""
+        return Dropout(self.share, self.key and (*self.key, layer))
 
     def __call__(self, x: Tensor) -> Tensor:
         if not self.share:

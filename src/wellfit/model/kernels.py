@@ -21,8 +21,10 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        # The norm is summed in float32 and given in the dtype of x; asking for float32 copies x.
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True).to(weight.dtype)
+        # The norm is summed in float32 and given in the dtype of x; asking for float32 copies x,
+        # which only float16 needs: it ends at 65,504, and an infinite norm would give zeros.
+        wide = torch.float32 if x.dtype == torch.float16 else None
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide).to(weight.dtype)
         scale = torch.rsqrt(size.square() / x.shape[-1] + epsilon).to(x.dtype)
         unit = x * scale
         scaling = weight.to(x.dtype)
@@ -102,6 +104,10 @@ def _turn(x: Tensor, cosine: Tensor, sine: Tensor, sign: float, out: Tensor) -> 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Heads [B, T, H, W] turned by the angles [B or 1, T, 1, W/2] → [B, H, T, W] for attention."""
+    if torch.compiler.is_compiling():  # torch.compile cannot write into views, and fuses this
+        first, second = x.chunk(2, dim=-1)
+        left, right = first * cosine - second * sine, second * cosine + first * sine
+        return torch.cat((left, right), dim=-1).transpose(1, 2)
     return cast(Tensor, _Rotation.apply(x, cosine, sine))  # type: ignore[no-untyped-call]
 
 
@@ -155,6 +161,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return hidden_grad, matrix_grad, None, None, None
 
 
+def loss_chunk(vocabulary_size: int) -> int:
+    """Vocabulary entries → rows of logits that the loss makes at a time.
+
+    >>> loss_chunk(4096)
+    512
+    """
+    return max(1, CHUNK_LOGITS // vocabulary_size)
+
+
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, labels: Tensor, soft_cap: float = 0.0, chunk: int = 0
 ) -> Tensor:
@@ -163,6 +178,6 @@ def linear_cross_entropy(
     −ln softmax(cap·tanh(h·Wᵀ/cap))[label], without the cap where `soft_cap` is 0. Negative labels
     give 0 and no gradient. At most `chunk` rows of logits exist at a time; 0 chooses.
     """
-    chunk = chunk or max(1, CHUNK_LOGITS // weight.shape[0])
+    chunk = chunk or loss_chunk(weight.shape[0])
     losses = _LinearCrossEntropy.apply(hidden, weight, labels, soft_cap, chunk)  # type: ignore[no-untyped-call]
     return cast(Tensor, losses)

@@ -47,6 +47,22 @@ class LanguageModel(Protocol):
         """Features [B, T, D], labels [B, T] → nats [B, T] in float32; 0 where the label is −100."""
         ...
 
+    def token_objective(
+        self,
+        hidden: Tensor,
+        labels: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Features [B, T, D], labels [B, T] → two times [B, T] in float32: losses and extra.
+
+        The losses are those of `token_loss`, bit for bit, and are what is reported; minimised is
+        their sum with the extra, which label smoothing and z-loss bring: 0 without them and where
+        the label is −100.
+        """
+        ...
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Features [..., D] → logits [..., V] in float32, soft-capped."""
         ...

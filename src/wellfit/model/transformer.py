@@ -6,6 +6,8 @@ Axes: B rows, T tokens of a row, D width, V vocabulary entries.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,9 @@ from wellfit.model.feedforward import FeedForward
 from wellfit.model.kernels import linear_cross_entropy
 from wellfit.model.linear import Embedding, Linear
 from wellfit.model.norm import norm
+from wellfit.model.objective import linear_objective
 from wellfit.model.positions import Angles, model_angles
+from wellfit.model.recompute import Recompute, through
 from wellfit.recipe.schema import Model, Role
 
 
@@ -53,11 +57,18 @@ class Block(nn.Module):
         return x + dropout(_through(self.feedforward_post_norm, added))
 
 
+def call_block(block: nn.Module, *arguments: Any) -> Tensor:
+    """A block and its arguments → block(…); one function for all blocks, which can be compiled."""
+    return block(*arguments)  # type: ignore[no-any-return]
+
+
 class Transformer(nn.Module):
     """Tokens → features → logits or losses; a `LanguageModel` (see `protocol.py`).
 
     Weights are float32 masters, NaN until `init.initialise` or a checkpoint fills them;
-    arithmetic is in `compute_dtype`, which the caller sets.
+    arithmetic is in `compute_dtype`, which the caller sets, as is `recompute`: which activations
+    of the blocks are computed again in the backward pass (see `recompute.through`), and
+    `block_call`, which calls a block while training and may be compiled.
     """
 
     def __init__(self, model: Model, vocabulary_size: int) -> None:
@@ -65,6 +76,8 @@ class Transformer(nn.Module):
         self.model = model
         self.vocabulary_size = vocabulary_size
         self.compute_dtype = torch.float32
+        self.recompute: Recompute = "none"
+        self.block_call: Callable[..., Tensor] = call_block
         self.embedding = Embedding(vocabulary_size, model.width)
         if model.position == "learned":
             self.positions = Embedding(model.context, model.width)
@@ -99,8 +112,19 @@ class Transformer(nn.Module):
         else:
             angles = model_angles(self.model, positions, self.compute_dtype)
         x = dropout(x.to(self.compute_dtype))
+        # Generation changes its shape with each token: only training takes a compiled call.
+        plain = cache is not None or not self.training
+        call = call_block if plain else self.block_call
+        how: Recompute = "none" if plain else self.recompute
         for layer, block in enumerate(self.blocks):
-            x = block(x, angles, mask, dropout, cache, layer)
+
+            def run(x: Tensor, block: nn.Module = block, layer: int = layer) -> Tensor:
+                # The layer's number only finds its place in the cache; a compiled call would be
+                # made anew for each number.
+                at = 0 if cache is None else layer
+                return call(block, x, angles, mask, dropout.of(layer), cache, at)
+
+            x = through(how, run, x)
         if cache is not None:
             cache.advance(length)
         return self.final_norm(x)  # type: ignore[no-any-return]
@@ -111,6 +135,25 @@ class Transformer(nn.Module):
         matrix = self._output_matrix()
         losses = linear_cross_entropy(flat, matrix, labels.reshape(-1), self.model.logit_soft_cap)
         return losses.view(labels.shape)
+
+    def token_objective(
+        self,
+        hidden: Tensor,
+        labels: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Features [B, T, D], labels [B, T] → nats of `token_loss`, and what is added to them."""
+        losses, extra = linear_objective(
+            hidden.reshape(-1, hidden.shape[-1]),
+            self._output_matrix(),
+            labels.reshape(-1),
+            soft_cap=self.model.logit_soft_cap,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+        )
+        return losses.view(labels.shape), extra.view(labels.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Features [..., D] → logits [..., V] in float32: cap·tanh(h·Wᵀ/cap) (arXiv 2408.00118)."""

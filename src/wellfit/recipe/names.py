@@ -78,8 +78,10 @@ def _normal(key: str) -> str:
 
 
 _VALUES = {
-    "bfloat16": "bf16", "bf16_true": "bf16", "bf16_mixed": "bf16", "float16": "bf16",
-    "fp16": "bf16", "half": "bf16", "float32": "fp32", "float": "fp32", "32_true": "fp32",
+    "bfloat16": "bf16", "bf16_true": "bf16", "bf16_mixed": "bf16", "float16": "fp16",
+    "16_mixed": "fp16", "16_true": "fp16", "half": "fp16", "float8": "fp8", "float8_e4m3fn": "fp8",
+    "tensorfloat32": "tf32", "tfloat32": "tf32", "float32": "fp32", "float": "fp32",
+    "32_true": "fp32",
     "gpu": "cuda", "cuda:0": "cuda", "silu": "swiglu", "swish": "swiglu", "glu": "swiglu",
     "gelu_new": "gelu_tanh", "gelu_glu": "geglu", "gemmamlp": "geglu",
     "gelu_pytorch_tanh": "gelu_tanh", "gelu_approx": "gelu_tanh",
@@ -202,7 +204,17 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("train.clip_norm", (NANOGPT, HF, TORCHTUNE), "grad_clip max_grad_norm gradient_clip_val "
      "clip_grad_norm max_norm gradient_clipping clip_grad", ""),
     ("train.precision", (NANOGPT, HF, LITGPT, AXOLOTL), "dtype bf16 fp16 mixed_precision "
-     "torch_dtype amp fp32 tf32", "one of auto, fp32, bf16"),
+     "torch_dtype amp fp32 tf32", "one of auto, fp32, tf32, bf16, fp16, fp8"),
+    ("train.label_smoothing", (HF,), "label_smoothing_factor label_smoothing smoothing", ""),
+    ("train.z_loss", (), "z_loss_coefficient z_loss_weight z_loss_multiplier lm_z_loss "
+     "use_z_loss softmax_auxiliary_loss", "a factor; 0 turns it off"),
+    ("train.activation_checkpointing", (HF, AXOLOTL, FACTORY, TORCHTUNE), "gradient_checkpointing "
+     "enable_activation_checkpointing activation_checkpoint activation_checkpointing_mode "
+     "recompute_activations recompute_granularity", "one of none, selective, full"),
+    ("train.activation_offload", (AXOLOTL, TORCHTUNE), "enable_activation_offloading "
+     "activation_offloading offload_activations cpu_offload_activations", ""),
+    ("train.compile", (NANOGPT, HF, AXOLOTL, TORCHTUNE), "compile torch_compile",
+     "one of auto, on, off"),
     ("train.device", (NANOGPT, HF), "device use_cpu no_cuda accelerator", ""),
     ("train.document_mask", (HF, AXOLOTL, FACTORY, TORCHTUNE), "packing sample_packing packed "
      "neat_packing intra_doc_mask", "rows are always packed; this keeps documents apart"),
@@ -244,7 +256,6 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
      "every step is recorded"),
     ("", (HF, NANOGPT), "report_to wandb_log use_wandb wandb_project logging_dir",
      "records are written to the run folder"),
-    ("", (NANOGPT, AXOLOTL), "compile torch_compile", "there is nothing to set"),
 )  # fmt: skip
 
 _ELSEWHERE = _table()

@@ -122,10 +122,33 @@ class Train(Section):
         0.0, ge=0, description="Largest size of any number of a gradient; 0 turns it off."
     )
     safety: Safety = Field(Safety(), description="What happens to steps that would do harm.")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    label_smoothing: Share = Field(
+        0.0,
+        description="Share of each label's weight that is spread evenly over the vocabulary; the "
+        "reported loss stays the label's own.",
+    )
+    z_loss: float = Field(
+        0.0,
+        ge=0,
+        description="Added to the objective: this times (ln Z)², which keeps logits small; "
+        "1e-4 is usual, the reported loss stays without it.",
+    )
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp8"] = Field(
         "auto",
         description="Arithmetic of the matrices; `auto` takes bf16 where the device multiplies it "
         "natively.",
+    )
+    activation_checkpointing: Literal["none", "selective", "full"] = Field(
+        "none",
+        description="What the backward pass computes again instead of keeping it: nothing, "
+        "everything but products and attention, or whole blocks. Same bits, less memory.",
+    )
+    activation_offload: bool = Field(
+        False, description="Keep large activations in the host's memory (CUDA only)."
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="torch.compile for the blocks; `auto` decides from device and planned steps.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="Where to train; `auto` takes cuda, then mps, then cpu."

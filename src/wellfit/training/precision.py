@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
 
 # Intel AMX, and AVX-512 BF16 (AMD from Zen 4, Intel from Cooper Lake), by the kernel's names.
 CPU_FLAGS = ("amx_bf16", "avx512_bf16")
+FP16_FLAGS = frozenset({"amx_fp16", "avx512_fp16", "asimdhp", "fphp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +51,42 @@ def choose_device(wanted: str, *, cuda: bool, mps: bool) -> Choice:
 def choose_precision(
     wanted: str, device: str, *, cpu_flags: frozenset[str], capability: tuple[int, int]
 ) -> Choice:
-    """A recipe's `train.precision` and the hardware in; `bf16` or `fp32` out.
+    """A recipe's `train.precision` and the hardware in; a name that `compute_dtype` knows out.
 
     `auto` takes bf16 only where the device multiplies it natively: emulated, it is slower than
-    fp32 and less exact. `capability` is CUDA's compute capability, (0, 0) without CUDA.
+    fp32 and less exact. `capability` is CUDA's compute capability, (0, 0) without CUDA. Raises
+    RunError where the device has no such arithmetic.
 
     >>> choose_precision("auto", "cpu", cpu_flags=frozenset({"avx2"}), capability=(0, 0)).name
     'fp32'
     """
     native = next((flag for flag in CPU_FLAGS if flag in cpu_flags), "") if device == "cpu" else ""
-    if device == "cuda" and capability >= (8, 0):
-        native = f"compute capability {capability[0]}.{capability[1]}"
+    here = f"the {device} device"
+    if device == "cuda":
+        here = f"this GPU, of compute capability {capability[0]}.{capability[1]},"
+        if capability >= (8, 0):
+            native = f"compute capability {capability[0]}.{capability[1]}"
     if wanted == "auto":
         if native:
             return Choice("bf16", f"{device} multiplies bf16 natively ({native})")
         return Choice("fp32", f"{device} has no native bf16 multiplication")
+    if wanted == "tf32" and (device != "cuda" or capability < (8, 0)):
+        raise RunError(
+            f"{here} has no tf32: it is how NVIDIA GPUs from compute capability 8.0 on "
+            "multiply float32",
+            where="train.precision=tf32",
+            way_out="Set train.precision=auto, or fp32 for the whole float32.",
+        )
+    if wanted == "fp8":
+        raise RunError(
+            "training in fp8 is not there yet, on any device",
+            where="train.precision=fp8",
+            way_out="Set train.precision=auto, which takes bf16 where the device multiplies it.",
+        )
     if wanted == "bf16" and not native:
         return Choice("bf16", f"the recipe asks for it; {device} emulates bf16, fp32 may be faster")
+    if wanted == "fp16" and device == "cpu" and not cpu_flags & FP16_FLAGS:
+        return Choice("fp16", "the recipe asks for it; cpu emulates fp16, fp32 may be faster")
     return Choice(wanted, "the recipe asks for it")
 
 
@@ -81,10 +103,36 @@ def choose(device: str, precision: str) -> tuple[Choice, Choice]:
 
 
 def compute_dtype(precision: str) -> torch.dtype:
-    """`fp32` or `bf16` in, the torch type of the matrices out; weights stay float32."""
+    """`fp32`, `tf32`, `bf16` or `fp16` in, the torch type of the activations out.
+
+    Weights stay float32 in all of them.
+    """
     import torch
 
-    return {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    return {
+        "fp32": torch.float32,
+        "tf32": torch.float32,
+        "bf16": torch.bfloat16,
+        "fp16": torch.float16,
+    }[precision]
+
+
+@contextmanager
+def float32_products(precision: str) -> Iterator[str]:
+    """A precision in; inside, torch multiplies float32 matrices so, and afterwards as before.
+
+    `tf32` rounds the factors to 10 bits behind the point, `fp32` uses all 23, whatever torch was
+    set to by others; the 16-bit precisions change nothing. Gives torch's name of what is in force.
+    """
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    wanted = {"tf32": "high", "fp32": "highest"}.get(precision, before)
+    torch.set_float32_matmul_precision(wanted)
+    try:
+        yield wanted
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
