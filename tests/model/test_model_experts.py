@@ -209,7 +209,7 @@ def test_auxiliary_losses_under_accumulation(
     they are cut. Break: add the auxiliary loss of every pass whole.
     """
     from wellfit.data.batches import Batch
-    from wellfit.training.step import accumulate
+    from wellfit.training.step import Objective, accumulate
 
     def gradients(rows_a_pass: int) -> list[torch.Tensor]:
         losses = {"balance_loss": 0.0, "router_z_loss": 1.0}
@@ -220,8 +220,8 @@ def test_auxiliary_losses_under_accumulation(
         accumulate(
             model,
             batch,
+            Objective(),
             micro_batch=rows_a_pass,
-            document_mask=True,
             device=torch.device("cpu"),
             key=(0, 1),
         )

@@ -198,11 +198,26 @@ def test_dropout_is_a_function_of_its_key(make_section: Any, make_model: Any) ->
         assert not torch.equal(losses(model, other), first)
 
 
+def test_dropout_does_not_depend_on_how_a_batch_is_cut(make_section: Any, make_model: Any) -> None:
+    """Breaks when the masks of all rows come from one stream of numbers."""
+    model = make_model(make_section(dropout=0.3))
+    batch = tokens(5, 24)
+
+    def rows(first: int, end: int) -> torch.Tensor:
+        model.dropout_key(1, 2, first)
+        with torch.no_grad():
+            return model.token_loss(model.hidden(batch[first:end]), batch[first:end])
+
+    whole = rows(0, 5)
+    torch.testing.assert_close(torch.cat([rows(0, 2), rows(2, 5)]), whole, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(whole[0], whole[1])
+
+
 def test_dropout_keeps_the_mean_and_stops_in_evaluation(make_section: Any, make_model: Any) -> None:
     """Breaks when what is kept is not divided by the share kept."""
     from wellfit.model.dropout import Dropout
 
-    dropped = Dropout(0.25, (0, 0, 0))(torch.ones(200_000))
+    dropped = Dropout(0.25, (0, 0, 0))(torch.ones(4, 50_000))
     assert set(dropped.unique().tolist()) == {0.0, 1 / 0.75} or dropped.unique().numel() == 2
     assert abs(dropped.mean().item() - 1) < 0.01
     assert abs((dropped == 0).float().mean().item() - 0.25) < 0.01

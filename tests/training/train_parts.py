@@ -42,8 +42,8 @@ class Tiny(nn.Module):
         x = torch.tanh(x @ self.matrix.to(dtype).T + self.bias.to(dtype))
         if self.training and self.dropout:
             seed = (self.key[0] * 1_000_003 + self.key[1]) * 1_000_003 + self.key[2]
-            generator = torch.Generator().manual_seed(seed % 2**62)
-            kept = torch.rand(x.shape, generator=generator) >= self.dropout
+            rows = [torch.Generator().manual_seed((seed + r) % 2**62) for r in range(len(x))]
+            kept = torch.stack([torch.rand(x.shape[1:], generator=r) for r in rows]) >= self.dropout
             x = x * kept.to(dtype) / (1 - self.dropout)
         return x * self.norm.to(dtype)
 
@@ -64,8 +64,8 @@ class Tiny(nn.Module):
         names = ("embedding", "matrix", "norm", "bias", "head")
         return dict(zip(names, names, strict=True))
 
-    def dropout_key(self, seed, step, micro_batch):
-        self.key = (seed, step, micro_batch)
+    def dropout_key(self, seed, step, first_row):
+        self.key = (seed, step, first_row)
 
     def new_cache(self):
         raise NotImplementedError

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 
+@dataclass(slots=True)
 class Dropout:
     """Activations → activations, each 0 with probability `share`, the others divided by 1 − share.
 
-    The masks follow one another from a generator seeded with the key: (seed, step, micro-batch),
-    and the layer behind them (`of`), so that a block that is computed again draws its masks again.
-    A share of 0, as in evaluation, changes nothing and needs no key.
+    What a row drops follows from (seed, step, its place in the batch, layer, number of the call):
+    however a batch is cut, and if a block is computed again, a row's masks are the same. A share
+    of 0, as in evaluation, changes nothing and needs no key.
     """
 
-    def __init__(self, share: float, key: tuple[int, ...] | None) -> None:
-        self.share = share
-        self.key = key
-        self.generator: torch.Generator | None = None
+    share: float
+    key: tuple[int, int, int] | None
+    """(seed, step, place of the first row in the batch)."""
+    layer: int = -1
+    calls: int = field(default=0, compare=False)
 
     def of(self, layer: int) -> Dropout:
         """A layer's number → the dropout of that layer, from its first mask on."""
-        return Dropout(self.share, self.key and (*self.key, layer))
+        return replace(self, layer=layer, calls=0)
 
     def __call__(self, x: Tensor) -> Tensor:
+        """Activations [B, ...] → the same shape."""
         if not self.share:
             return x
-        if self.generator is None:
-            digest = hashlib.sha256(repr(self.key).encode()).digest()
-            self.generator = torch.Generator(x.device)
-            self.generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        kept = torch.empty_like(x).bernoulli_(1 - self.share, generator=self.generator)
+        assert self.key is not None
+        seed, step, first = self.key
+        kept = torch.empty_like(x)
+        generator = torch.Generator(x.device)
+        for row in range(x.shape[0]):
+            name = f"{seed} {step} {first + row} {self.layer} {self.calls}"
+            digest = hashlib.sha256(name.encode()).digest()
+            generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+            kept[row].bernoulli_(1 - self.share, generator=generator)
+        self.calls += 1
         return x * kept.div_(1 - self.share)

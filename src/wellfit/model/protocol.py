@@ -75,8 +75,12 @@ class LanguageModel(Protocol):
         """Parameter name → role (embedding, position, matrix, router, norm, bias or head)."""
         ...
 
-    def dropout_key(self, seed: int, step: int, micro_batch: int) -> None:
-        """Make dropout a pure function of these three, until the next call."""
+    def dropout_key(self, seed: int, step: int, first_row: int) -> None:
+        """Make dropout a pure function of these three, until the next call.
+
+        `first_row` is the place of the next rows in the batch. What a row drops should depend on
+        its own place alone, so that a batch may be cut anyhow.
+        """
         ...
 
     def new_cache(self) -> Cache:

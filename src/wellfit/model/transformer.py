@@ -187,9 +187,9 @@ class Transformer(nn.Module):
         """Parameter name → role, in the order of `named_parameters`."""
         return {name: _role(name) for name, _ in self.named_parameters()}
 
-    def dropout_key(self, seed: int, step: int, micro_batch: int) -> None:
+    def dropout_key(self, seed: int, step: int, first_row: int) -> None:
         """Dropout becomes a pure function of these three, until the next call."""
-        self._dropout_key = (seed, step, micro_batch)
+        self._dropout_key = (seed, step, first_row)
 
     def new_cache(self) -> Cache:
         """An empty cache for one row, in the present `compute_dtype` and on the model's device."""
@@ -199,7 +199,7 @@ class Transformer(nn.Module):
     def _dropout(self) -> Dropout:
         if not self.training or not self.model.dropout:
             return Dropout(0.0, None)
-        assert self._dropout_key is not None, "call dropout_key(seed, step, micro_batch) first"
+        assert self._dropout_key is not None, "call dropout_key(seed, step, first_row) first"
         return Dropout(self.model.dropout, self._dropout_key)
 
     def _mixtures(self) -> list[MixtureOfExperts]:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from wellfit.records import Event, Record, Request, Saved, Step
 from wellfit.training import checkpoint, safety
+from wellfit.training.collector import between_steps
+from wellfit.training.precision import float32_products
 from wellfit.training.prefetch import prefetch
 from wellfit.training.rewind import earlier, rewind
 from wellfit.training.schedules import share
@@ -99,7 +101,11 @@ def train(
     listening = Listening(
         tuple((probe, every) for probe, every in probes if probe is not None), requests
     )
-    with threads(section.threads) as thread_count:
+    with (
+        threads(section.threads) as thread_count,
+        float32_products(section.precision),
+        between_steps() as collect,
+    ):
         setup = prepare(
             section, model, batches, folder=folder, seed=seed, thread_count=thread_count
         )
@@ -107,7 +113,7 @@ def train(
         yield from events
         while True:
             with closing(prefetch(batches.batch, state.step + 1, state.planned_steps)) as feed:
-                state, harmful = yield from _stretch(setup, state, feed, listening)
+                state, harmful = yield from _stretch(setup, state, feed, listening, collect)
             if harmful is None:
                 return
             state, event = rewind(setup, state, harmful)
@@ -115,7 +121,11 @@ def train(
 
 
 def _stretch(
-    setup: Setup, state: checkpoint.State, feed: Feed, listening: Listening
+    setup: Setup,
+    state: checkpoint.State,
+    feed: Feed,
+    listening: Listening,
+    collect: Callable[[], int],
 ) -> Generator[Record, None, tuple[checkpoint.State, int | None]]:
     """Steps until the training ends, or until a harmful one, whose number then comes with it."""
     section, planned = setup.section, state.planned_steps
@@ -156,6 +166,7 @@ def _stretch(
                 for probe in due:
                     yield from probe(state.step)
                 setup.model.train()
+                collect()
                 state = replace(state, probed=True)
                 continue
             if state.non_finite_in_a_row >= section.safety.limit:

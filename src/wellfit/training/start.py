@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wellfit.errors import RunError
 from wellfit.records import Event
-from wellfit.training import budget, checkpoint, optimizers, precision, schedules
+from wellfit.training import budget, checkpoint, compiling, optimizers, precision, schedules
 from wellfit.training.allocator import keep_freed_memory
 from wellfit.training.rewind import set_aside
 from wellfit.training.stepper import Stepper
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from wellfit.data.batches import Batches
+    from wellfit.data.batches import Batch, Batches
     from wellfit.model.protocol import LanguageModel
     from wellfit.recipe import schema
 
@@ -33,6 +33,8 @@ MATHEMATICS = (
     "schedule",
     "clip_norm",
     "clip_value",
+    "label_smoothing",
+    "z_loss",
     "document_mask",
     "safety",
 )
@@ -108,6 +110,7 @@ def prepare(
     where, how = precision.choose(section.device, section.precision)
     device = torch.device(where.name)
     model.compute_dtype = precision.compute_dtype(how.name)
+    recompute_as(model, section.activation_checkpointing)
     if isinstance(model, torch.nn.Module):
         model.to(device)
     model.train()
@@ -142,6 +145,45 @@ def prepare(
     )
 
 
+def recompute_as(model: LanguageModel, wanted: str) -> None:
+    """A model and a recipe's `train.activation_checkpointing` in; the model keeps to it.
+
+    Raises RunError where the model does not know how.
+    """
+    if hasattr(model, "recompute"):
+        model.recompute = wanted
+    elif wanted != "none":
+        raise RunError(
+            f"{type(model).__name__} cannot compute activations again",
+            where=f"train.activation_checkpointing={wanted}",
+            way_out="Set train.activation_checkpointing=none, or give the model an attribute "
+            "`recompute` that it keeps to.",
+        )
+
+
+def compile_where_it_pays(
+    setup: Setup, planned_steps: int | None, batch: Batch
+) -> precision.Choice:
+    """A setup, the planned steps (None: to be timed) and a batch in; whether to compile out."""
+    section, model = setup.section, setup.model
+    choice = compiling.decide(
+        section.compile,
+        device=setup.device.type,
+        planned_steps=planned_steps,
+        micro_batches=-(-len(batch.tokens) // setup.stepper.micro_batch),
+        compiler=compiling.compiler_found(setup.device.type),
+        dropout=getattr(getattr(model, "model", None), "dropout", 0.0),
+        checkpointing=section.activation_checkpointing,
+        offers=compiling.offers_blocks(model),
+    )
+    if choice.name == "on":
+        reason = choice.why
+        choice = compiling.compile_blocks(model, lambda: setup.stepper.rehearse(batch))
+        if choice.name == "on":
+            choice = replace(choice, why=reason)
+    return choice
+
+
 def begin(
     setup: Setup, *, resume: bool, at: int | None = None
 ) -> tuple[checkpoint.State, list[Event]]:
@@ -166,7 +208,8 @@ def begin(
             where=str(setup.folder),
             way_out="Resume it, or train into a new folder.",
         )
-    rows, context = setup.batches.batch(1).tokens.shape
+    batch = setup.batches.batch(1)
+    rows, context = batch.tokens.shape
     assert rows * context == setup.section.batch_tokens, "the batches are the recipe's"
     events: list[Event] = []
     if made is None:
@@ -180,6 +223,9 @@ def begin(
         budget.write_plan(setup.folder, made)
         if made.seconds_per_step is not None:
             events.append(Event(0, "calibrated", made.arithmetic, asdict(made)))
+    timed = made.seconds_per_step is not None
+    choice = compile_where_it_pays(setup, None if timed else made.steps, batch)
+    setup.build["compile"] = choice.name
     state = checkpoint.State(
         step=0,
         planned_steps=made.steps,
@@ -195,6 +241,9 @@ def begin(
         differences, state = setup.take_up(newest, state)
     facts = {
         **setup.facts,
+        "compile": choice.name,
+        "compile_reason": choice.why,
+        "micro_batch": setup.stepper.micro_batch,
         "step": state.step,
         "planned_steps": state.planned_steps,
         "arithmetic": made.arithmetic,

@@ -7,7 +7,8 @@ Axes: N rows of the batch, B rows of a micro-batch, T tokens of a row.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,13 +90,14 @@ def accumulate(
     device: torch.device,
     key: tuple[int, int],
     scale: Tensor | None = None,
+    keeping: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[Tensor, int]:
     """A batch [N, T] in; mean loss (a tensor) and supervised tokens out, gradients in parameters.
 
     Every micro-batch's summed loss is divided by the supervised tokens of the *whole* batch, so
     the gradient is that of one pass over all N rows, however they are cut and however the labels
     are spread over them. `key` is (seed, step), the source of dropout. With a `scale` the
-    gradients are that many times too large.
+    gradients are that many times too large. `keeping()` surrounds each forward pass.
     """
     import torch
 
@@ -104,27 +106,28 @@ def accumulate(
     exact = torch.float32 if device.type == "mps" else torch.float64
     total = torch.zeros((), dtype=exact, device=device)
     more = bool(objective.label_smoothing or objective.z_loss)
-    for number, first in enumerate(range(0, batch.tokens.shape[0], micro_batch)):
+    for first in range(0, batch.tokens.shape[0], micro_batch):
         part = slice(first, first + micro_batch)
         labels = _on(device, batch.labels[part])
         places: tuple[Tensor | None, Tensor | None] = (None, None)
         if objective.document_mask:
             places = _on(device, batch.positions[part]), _on(device, batch.segments[part])
-        model.dropout_key(*key, number)
-        hidden = model.hidden(_on(device, batch.tokens[part]), *places)
-        if more:
-            losses, extra = model.token_objective(
-                hidden,
-                labels,
-                label_smoothing=objective.label_smoothing,
-                z_loss=objective.z_loss,
-            )
-            aim = (losses + extra).sum() / max(count, 1)
-        else:
-            losses = model.token_loss(hidden, labels)
-            aim = losses.sum() / max(count, 1)
-        weight = np.count_nonzero(batch.labels[part] != IGNORED) / max(count, 1)
-        aim = aim + model.auxiliary_loss() * weight
+        model.dropout_key(*key, first)
+        with keeping():
+            hidden = model.hidden(_on(device, batch.tokens[part]), *places)
+            if more:
+                losses, extra = model.token_objective(
+                    hidden,
+                    labels,
+                    label_smoothing=objective.label_smoothing,
+                    z_loss=objective.z_loss,
+                )
+                aim = (losses + extra).sum() / max(count, 1)
+            else:
+                losses = model.token_loss(hidden, labels)
+                aim = losses.sum() / max(count, 1)
+            weight = np.count_nonzero(batch.labels[part] != IGNORED) / max(count, 1)
+            aim = aim + model.auxiliary_loss() * weight
         (aim if scale is None else aim * scale).backward()  # type: ignore[no-untyped-call]
         total += losses.detach().to(exact).sum()
     # Without a single label there is no loss: not a number, rather than a perfect zero.

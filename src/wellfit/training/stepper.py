@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from wellfit.training.gate import Gate
 from wellfit.training.loss_scale import LossScale
+from wellfit.training.offload import courier_for, offloaded
 from wellfit.training.out_of_memory import in_smaller_pieces
 from wellfit.training.step import Measured, Objective, accumulate, clip, gradients
 
@@ -39,6 +41,8 @@ class Stepper:
         self.micro_batch = section.micro_batch
         self.objective = Objective(
             document_mask=section.document_mask,
+            label_smoothing=section.label_smoothing,
+            z_loss=section.z_loss,
             clip_norm=section.clip_norm,
             clip_value=section.clip_value,
         )
@@ -50,6 +54,7 @@ class Stepper:
             holds_back=section.safety.spike != "warn",
         )
         self._scale = LossScale(device) if precision == "fp16" else None
+        self._courier = courier_for(device) if section.activation_offload else None
 
     def take(self, step: int, batch: Batch) -> Measured:
         """A step and its batch in; one update at the rates that are set, and what was measured.
@@ -61,15 +66,7 @@ class Stepper:
 
         factor = None if self._scale is None else self._scale.factor
         (loss, count), self.micro_batch = in_smaller_pieces(
-            lambda rows: accumulate(
-                self._model,
-                batch,
-                self.objective,
-                micro_batch=rows,
-                device=self._device,
-                key=(self._seed, step),
-                scale=factor,
-            ),
+            lambda rows: self._gradients(step, batch, rows),
             self.micro_batch,
             self._optimizers.zero_grad,
         )
@@ -85,6 +82,29 @@ class Stepper:
         self._update(judged.apply)
         self._optimizers.zero_grad()
         return Measured(loss, norm, clipped, count, judged.apply, judged.spike, overflow)
+
+    def rehearse(self, batch: Batch) -> None:
+        """A batch in; every shape that training has was passed through once, and left no trace."""
+        self._gradients(1, batch, self.micro_batch)
+        self._optimizers.zero_grad()
+
+    def _gradients(self, step: int, batch: Batch, rows: int) -> tuple[Tensor, int]:
+        return accumulate(
+            self._model,
+            batch,
+            self.objective,
+            micro_batch=rows,
+            device=self._device,
+            key=(self._seed, step),
+            scale=None if self._scale is None else self._scale.factor,
+            keeping=self._keeping,
+        )
+
+    def _keeping(self) -> AbstractContextManager[object]:
+        """What surrounds a forward pass: activations that go to the host, where asked for."""
+        if self._courier is None:
+            return nullcontext()
+        return offloaded(self._courier, self._parameters)
 
     def _update(self, apply: Tensor) -> None:
         # On a CPU nothing is waited for, and a plain step is a plain step.
