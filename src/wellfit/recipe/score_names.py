@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 LOWER_IS_BETTER = {"loss": True, "perplexity": True, "bits_per_byte": True, "accuracy": False}
@@ -36,13 +37,12 @@ def parse(text: str) -> ScoreName:
     """
     split, _, rest = text.partition(".")
     domain, _, score = rest.rpartition(".")
-    inside = domain.removeprefix("by_domain.")
+    named = re.fullmatch(r"by_domain\.(.+)", domain)
     scores = [name for name in LOWER_IS_BETTER if not domain or name != "perplexity"]
-    # A domain needs the word before it, and the word needs a domain behind it.
-    if split != "validation" or score not in scores or bool(domain) is (inside == domain):
+    if split != "validation" or score not in scores or (domain and not named):
         listed = ", ".join(f"validation.{name}" for name in LOWER_IS_BETTER)
         raise ValueError(
             f"{text!r} is no score of an evaluation; give one of {listed}, or "
             "validation.by_domain.DOMAIN.loss (bits_per_byte, accuracy) for one domain"
         )
-    return ScoreName(split, inside, score)
+    return ScoreName(split, named[1] if named else "", score)
