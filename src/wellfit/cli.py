@@ -37,6 +37,13 @@ Changes = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings to change.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        metavar="best|last|STEP",
+        help="Whose weights; by default the best where `train.keep_best` kept one, else the last.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
@@ -109,15 +116,16 @@ def train(
 def evaluate(
     run: RunFolder,
     split: Annotated[str, typer.Option(help="Held-out split: validation or test.")] = "test",
+    checkpoint: Checkpoint = "",
     as_json: AsJson = False,
 ) -> None:
-    """Score the newest checkpoint of a run on the whole of a held-out split."""
+    """Score a checkpoint of a run on the whole of a held-out split."""
     from dataclasses import asdict
 
     from wellfit.run.show import evaluation_lines
     from wellfit.run.weights import evaluate_run
 
-    scores = evaluate_run(run, split)
+    scores = evaluate_run(run, split, checkpoint)
     _print(json.dumps(asdict(scores), indent=2) if as_json else evaluation_lines(scores))
 
 
@@ -130,14 +138,22 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0, help="Sharpness; 0 is greedy.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Draw from the k best; 0 takes all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw from the smallest set with this mass.")] = 0.95,
+    checkpoint: Checkpoint = "",
 ) -> None:
-    """Continue a prompt with the newest checkpoint of a run."""
+    """Continue a prompt with a checkpoint of a run."""
     from wellfit.run.weights import generate_from_run
 
     # In a locale without UTF-8 Python hands over bytes it could not decode as lone surrogates.
     prompt = os.fsencode(prompt).decode("utf-8", "replace") if not prompt.isascii() else prompt
     pieces = generate_from_run(
-        run, prompt, tokens=tokens, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
+        run,
+        prompt,
+        tokens=tokens,
+        seed=seed,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        which=checkpoint,
     )
     _print_stream(prompt, pieces)
 
