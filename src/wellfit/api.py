@@ -67,19 +67,38 @@ def diagnose(
     return diagnose_history(read(Path(path), Given(vocabulary_size, epochs, task)))
 
 
-def evaluate(run: str | Path, split: str = "test") -> Evaluated:
-    """A run folder → scores of its newest checkpoint on the whole of a held-out split."""
+def evaluate(run: str | Path, split: str = "test", *, checkpoint: str | int = "") -> Evaluated:
+    """A run folder → scores of a checkpoint on the whole of a held-out split.
+
+    `checkpoint` is `best`, `last` or a step; by default the best where the run keeps one.
+    """
     from wellfit.run.weights import evaluate_run
 
-    return evaluate_run(Path(run), split)
+    return evaluate_run(Path(run), split, str(checkpoint))
 
 
 def generate(
-    run: str | Path, prompt: str, *, tokens: int = 100, seed: int = 0, temperature: float = 0.8
+    run: str | Path,
+    prompt: str,
+    *,
+    tokens: int = 100,
+    seed: int = 0,
+    temperature: float = 0.8,
+    checkpoint: str | int = "",
 ) -> str:
-    """A run folder and a prompt → the continuation its newest checkpoint writes."""
+    """A run folder and a prompt → the continuation that a checkpoint writes.
+
+    `checkpoint` is `best`, `last` or a step; by default the best where the run keeps one.
+    """
     from wellfit.run.weights import generate_from_run
 
     return "".join(
-        generate_from_run(Path(run), prompt, tokens=tokens, seed=seed, temperature=temperature)
+        generate_from_run(
+            Path(run),
+            prompt,
+            tokens=tokens,
+            seed=seed,
+            temperature=temperature,
+            which=str(checkpoint),
+        )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from wellfit.model.transformer import Transformer
 from wellfit.recipe.schema import Data, Recipe
 from wellfit.records import Evaluated, Event, Record, Sampled, Saved, Step
 from wellfit.run.probes import evaluator, sampler
+from wellfit.run.weights import choose_checkpoint
+from wellfit.training.checkpoint import latest, read_state
 from wellfit.training.loop import train
 
 WORDS = [
@@ -107,11 +110,14 @@ def observe_training(recipe: Recipe, corpus: Corpus, folder: Path) -> dict[str, 
     model = Transformer(recipe.model, corpus.vocabulary_size)
     initialise(model, recipe.seed)
     threads: set[int] = set()
+    writers: set[bool] = set()
     score, draw = evaluator(model, corpus, recipe), sampler(model, corpus, recipe)
     assert score is not None
 
     def probe(step: int) -> Iterator[Record]:
         threads.add(torch.get_num_threads())
+        names = [one.name for one in threading.enumerate()]
+        writers.add(any(name.startswith("wellfit-checkpoint") for name in names))
         yield from score(step)
 
     try:
@@ -133,6 +139,7 @@ def observe_training(recipe: Recipe, corpus: Corpus, folder: Path) -> dict[str, 
     steps = [record for record in records if isinstance(record, Step)]
     scores = [record for record in records if isinstance(record, Evaluated)]
     saved = [record for record in records if isinstance(record, Saved)]
+    checkpoints = folder / "checkpoints"
     return {
         "steps": len(steps),
         "losses": [step.loss for step in steps],
@@ -140,6 +147,10 @@ def observe_training(recipe: Recipe, corpus: Corpus, folder: Path) -> dict[str, 
         "weights": saved[-1].sha256,
         "saved": [one.step for one in saved],
         "kept": sorted(path.name for path in (folder / "checkpoints").iterdir()),
+        "taken": choose_checkpoint(folder, recipe).name,
+        "scored by": {score.by for score in read_state(latest(checkpoints)).scores},
+        "writers": writers,
+        "losses held out": [one.loss for one in scores],
         "evaluated": [one.step for one in scores],
         "evaluated tokens": [one.tokens for one in scores],
         "samples": [(r.step, r.prompt, r.text) for r in records if isinstance(r, Sampled)],

@@ -26,6 +26,15 @@ LLAMA_3 = (
 )
 YARN = ("model.rope_scaling={kind: yarn, factor: 4, original_context: 1000, beta_fast: 2}",)
 WINDOW = ("model.window=4", "model.layers=2")
+# The second evaluation is worse than the first, and both checkpoints stand.
+WORSE = (
+    "train.keep_best=1",
+    "train.optimizer.learning_rate=30",
+    "train.optimizer.matrix_learning_rate=30",
+    "train.schedule.kind=linear",
+    "evaluate.every=1",
+    "train.checkpoint_every=1",
+)
 
 # Setting → (changes for both, the change, where it must show).
 DATA: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -153,6 +162,31 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "train.document_mask": ((), "train.document_mask=false", "losses"),
     "train.checkpoint_every": ((), "train.checkpoint_every=3", "saved"),
     "train.keep_last": ((), "train.keep_last=1", "kept"),
+    "train.keep_best": (
+        (*WORSE[1:], "train.keep_last=1"),
+        "train.keep_best=1",
+        "kept",
+    ),
+    "train.best_by": ((), "train.best_by=validation.accuracy", "scored by"),
+    "train.restore_best": (WORSE, "train.restore_best=false", "taken"),
+    "train.stop_early.patience": (WORSE, "train.stop_early.patience=1", "steps"),
+    "train.stop_early.min_delta": (
+        ("train.stop_early.patience=1", "evaluate.every=1"),
+        "train.stop_early.min_delta=1000",
+        "steps",
+    ),
+    "train.stop_early.convergence": (
+        ("evaluate.every=1", "train.stop_early.window=3"),
+        "train.stop_early.convergence=1",
+        "steps",
+    ),
+    "train.stop_early.window": (
+        ("evaluate.every=1", "train.stop_early.convergence=1"),
+        "train.stop_early.window=3",
+        "steps",
+    ),
+    "train.save_in_background": ((), "train.save_in_background=false", "writers"),
+    "train.ema_decay": ((), "train.ema_decay=0.9", "losses held out"),
     "train.threads": ((), "train.threads=2", "threads"),
     "evaluate.every": ((), "evaluate.every=3", "evaluated"),
     "evaluate.tokens": ((), "evaluate.tokens=64", "evaluated tokens"),

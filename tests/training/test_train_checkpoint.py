@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import resource
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from safetensors.torch import load_file
 
 from wellfit.errors import CheckpointError
 from wellfit.training import checkpoint
+from wellfit.training.retention import Score
 
 WEIGHTS = {
     "head": torch.linspace(-1, 1, 600).reshape(20, 30),
@@ -140,9 +144,72 @@ def test_a_changed_number_in_the_state_is_seen(tmp_path):
 def test_an_unknown_format_is_refused(tmp_path):
     save(tmp_path)
     file = tmp_path / "step-000007" / "state.json"
-    file.write_text(file.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(CheckpointError, match="format_version 2 is unknown; this wellfit reads 1"):
+    file.write_text(file.read_text().replace('"format_version": 2', '"format_version": 3'))
+    with pytest.raises(CheckpointError, match=r"format_version 3 is unknown; .* reads 1 and 2"):
         checkpoint.verify(file.parent)
+
+
+def test_a_checkpoint_of_format_1_still_opens(tmp_path):
+    """As the first release wrote it: no scores, nothing further, no average.
+
+    Break: a field of the state without a default; reading format 2 alone.
+    """
+    save(tmp_path)
+    path = tmp_path / "step-000007"
+    content = json.loads((path / "state.json").read_text())
+    for name in ("sha256", "scores", "extra"):
+        del content[name]
+    content["format_version"] = 1
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    content["sha256"] = hashlib.sha256(canonical.encode()).hexdigest()
+    checkpoint.write_json(path / "state.json", content)
+    found, weights, _ = checkpoint.load(path, SHAPES, KEYS)
+    assert found == state() and found.scores == () and found.extra == {}
+    assert same(weights, WEIGHTS) and checkpoint.load_average(path, SHAPES) is None
+
+
+def test_the_average_has_its_own_file_and_digest(tmp_path):
+    """Break: leaving the third file out of `files`; loading the weights for the average."""
+    average = {name: tensor * 2 for name, tensor in WEIGHTS.items()}
+    path = tmp_path / "step-000007"
+    checkpoint.save(tmp_path, state(), WEIGHTS, MOMENTS, average, keep=1)
+    assert same(checkpoint.load_average(path, SHAPES), average)
+    assert checkpoint.evaluated_file(path).name == "average.safetensors"
+    with pytest.raises(CheckpointError, match=r"average\.safetensors: .*head is \[20, 30\]"):
+        checkpoint.load_average(path, {**SHAPES, "head": torch.Size([20, 31])})
+    flip(path / "average.safetensors")
+    with pytest.raises(CheckpointError, match=r"average\.safetensors: damaged: SHA-256"):
+        checkpoint.verify(path)
+
+
+def test_an_average_that_no_digest_covers_is_refused(tmp_path):
+    """Copied there by hand from elsewhere. Break: verifying only what state.json lists."""
+    save(tmp_path)
+    path = tmp_path / "step-000007"
+    assert checkpoint.evaluated_file(path).name == "model.safetensors"
+    shutil.copy(path / "model.safetensors", path / "average.safetensors")
+    with pytest.raises(CheckpointError, match=r"average\.safetensors: .* not written with the"):
+        checkpoint.load(path, SHAPES, KEYS)
+
+
+def test_a_score_that_is_not_finite_is_kept_as_such(tmp_path):
+    """Strict JSON has no NaN. Break: `allow_nan=True`, or an error where a loss diverged."""
+    scores = (Score(5, "validation.loss", 2.5), Score(7, "validation.loss", float("inf")))
+    full = replace(state(), scores=scores)
+    checkpoint.save(tmp_path, full, WEIGHTS, MOMENTS, keep=1)
+    text = (tmp_path / "step-000007" / "state.json").read_text()
+    found = checkpoint.verify(tmp_path / "step-000007").scores
+    assert "Infinity" not in text and found[0] == scores[0]
+    assert found[1].step == 7 and math.isnan(found[1].value)
+
+
+def test_going_back_removes_what_came_after(tmp_path):
+    """Break: `latest` finds the abandoned line after a kill."""
+    for step in (3, 5, 7, 9):
+        save(tmp_path, step)
+    checkpoint.remove_after(tmp_path, 5)
+    assert checkpoint.steps(tmp_path) == [3, 5]
+    assert checkpoint.at(tmp_path, 5) == checkpoint.latest(tmp_path)
 
 
 def test_another_model_or_optimizer_is_refused_by_name(tmp_path):

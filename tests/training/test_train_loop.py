@@ -212,7 +212,7 @@ def test_a_failing_batch_is_raised_and_the_checkpoints_stay(tmp_path):
 
     with pytest.raises(RunError, match="shard gone"):
         list(run(tmp_path, batches=Broken()))
-    assert checkpoint.latest(tmp_path / "checkpoints").name == "step-000005"
+    assert checkpoint.latest(tmp_path / "checkpoints").name == "step-000007", "all that was done"
 
 
 def test_probes_do_not_disturb_the_training(tmp_path):

@@ -31,6 +31,13 @@ VARIANTS = {
     "Muon in bf16": {"optimizer": MUON, "micro_batch": 3, "dropout": 0.1, "precision": "bf16"},
     "AdamW in bf16, whole batch": {"optimizer": ADAMW, "micro_batch": 8, "precision": "bf16"},
     "Muon, row by row": {"optimizer": MUON, "micro_batch": 1, "dropout": 0.0},
+    "averages, saved in the background": {
+        "optimizer": MUON,
+        "micro_batch": 3,
+        "dropout": 0.1,
+        "ema_decay": 0.9,
+        "save_in_background": True,
+    },
 }
 
 

@@ -131,6 +131,7 @@ def section(**changes: object) -> schema.Train:
         "precision": "fp32",
         "device": "cpu",
         "checkpoint_every": 5,
+        "save_in_background": False,
         "threads": 1,
     }
     return schema.Train.model_validate(settings | changes)

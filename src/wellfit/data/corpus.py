@@ -1,10 +1,10 @@
-"""A corpus folder in, its tokens and documents out: memory-mapped, torch-free, read-only."""
+"""A corpus folder in, its tokens and documents out: read where asked for, torch-free, read-only."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wellfit.data.tokens.shards import SPLITS, check_digests, check_sizes, read_index
+from wellfit.data.tokens.stream import ShardFile, TokenStream
 from wellfit.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,48 +35,6 @@ class DocumentTable:
 
     def __len__(self) -> int:
         return len(self.first_token)
-
-
-class TokenStream:
-    """The tokens of a split as one array over its memory-mapped shards.
-
-    `len(stream)`, `stream[a:b]` and `stream[place]` as with a NumPy array; `numpy.asarray(stream)`
-    reads everything into memory.
-    """
-
-    def __init__(self, parts: Sequence[NDArray[Any]], kind: np.dtype[Any]) -> None:
-        self._parts = parts
-        self.dtype = kind
-        self._bounds = np.concatenate(([0], np.cumsum([len(part) for part in parts])))
-
-    def __len__(self) -> int:
-        return int(self._bounds[-1])
-
-    def __getitem__(self, place: int | slice) -> Any:
-        if isinstance(place, slice):
-            start, stop, step = place.indices(len(self))
-            return self._read(start, stop) if step == 1 else np.asarray(self)[place]
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"token {place} of {len(self)}")
-        place %= len(self)
-        return self._read(place, place + 1)[0]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self._read(0, len(self)), dtype or self.dtype)
-
-    def _read(self, start: int, stop: int) -> NDArray[Any]:
-        if stop <= start:
-            return np.zeros(0, self.dtype)
-        first = int(np.searchsorted(self._bounds, start, side="right")) - 1
-        if stop <= self._bounds[first + 1]:  # inside one shard: a view, nothing is copied
-            offset = int(self._bounds[first])
-            return self._parts[first][start - offset : stop - offset]
-        pieces = []
-        while start < stop:
-            offset, end = int(self._bounds[first]), min(stop, int(self._bounds[first + 1]))
-            pieces.append(self._parts[first][start - offset : end - offset])
-            start, first = end, first + 1
-        return np.concatenate(pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +95,11 @@ class Corpus:
         """A split → its tokens, shards in order. Raises DataError where there is no such split."""
         kind = np.dtype("<u2" if self._index["token_bytes"] == 2 else "<u4")
         parts = [
-            # A plain array over the map: slicing it is several times faster than a memmap's own.
-            np.memmap(self.folder / "shards" / f"{shard['name']}.bin", kind, mode="r").view(
-                np.ndarray
+            ShardFile(
+                self.folder / "shards" / f"{shard['name']}.bin",
+                kind,
+                shard["tokens"],
+                shard["sha256"],
             )
             for shard in self._shards(split)
         ]

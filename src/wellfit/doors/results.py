@@ -9,21 +9,22 @@ from typing import Annotated
 
 import typer
 
-from wellfit.doors.terms import AsJson, RunFolder, say
+from wellfit.doors.terms import AsJson, Checkpoint, RunFolder, say
 
 
 def evaluate(
     run: RunFolder,
     split: Annotated[str, typer.Option(help="Held-out split: validation or test.")] = "test",
+    checkpoint: Checkpoint = "",
     as_json: AsJson = False,
 ) -> None:
-    """Score the newest checkpoint of a run on the whole of a held-out split."""
+    """Score a checkpoint of a run on the whole of a held-out split."""
     from dataclasses import asdict
 
     from wellfit.run.show import evaluation_lines
     from wellfit.run.weights import evaluate_run
 
-    scores = evaluate_run(run, split)
+    scores = evaluate_run(run, split, checkpoint)
     say(json.dumps(asdict(scores), indent=2) if as_json else evaluation_lines(scores))
 
 
@@ -35,14 +36,22 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0, help="Sharpness; 0 is greedy.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Draw from the k best; 0 takes all.")] = 0,
     top_p: Annotated[float, typer.Option(help="Draw from the smallest set with this mass.")] = 0.95,
+    checkpoint: Checkpoint = "",
 ) -> None:
-    """Continue a prompt with the newest checkpoint of a run."""
+    """Continue a prompt with a checkpoint of a run."""
     from wellfit.run.weights import generate_from_run
 
     # In a locale without UTF-8 Python hands over bytes it could not decode as lone surrogates.
     prompt = os.fsencode(prompt).decode("utf-8", "replace") if not prompt.isascii() else prompt
     pieces = generate_from_run(
-        run, prompt, tokens=tokens, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
+        run,
+        prompt,
+        tokens=tokens,
+        seed=seed,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        which=checkpoint,
     )
     print_stream(prompt, pieces)
 

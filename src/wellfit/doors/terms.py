@@ -13,6 +13,13 @@ Changes = Annotated[
     list[str] | None, typer.Argument(metavar="[key=value]...", help="Settings to change.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        metavar="best|last|STEP",
+        help="Whose weights; by default the best where `train.keep_best` kept one, else the last.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 

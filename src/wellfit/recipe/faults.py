@@ -64,6 +64,7 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
     ("train", "budget"): tuple(
         ("train", "budget", key) for key in ("steps", "tokens", "epochs", "minutes")
     ),
+    ("train", "best_by"): (("train", "best_by"),),
     (): (("train", "batch_tokens"), ("model", "context")),
 }
 

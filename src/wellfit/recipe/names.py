@@ -13,6 +13,10 @@ AXOLOTL = "axolotl"
 FACTORY = "LLaMA-Factory"
 TORCHTUNE = "torchtune"
 LLAMA = "Meta's Llama code"
+LIGHTNING = "Lightning"
+TORCHTITAN = "torchtitan"
+KERAS = "Keras"
+TIMM = "timm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,18 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("train.checkpoint_every", (HF, LITGPT, AXOLOTL), "save_steps save_interval save_every "
      "checkpoint_interval save_strategy", ""),
     ("train.keep_last", (HF,), "save_total_limit keep_last", ""),
+    ("train.keep_best", (LIGHTNING,), "save_top_k keep_top_k keep_best", ""),
+    ("train.best_by", (HF,), "metric_for_best_model best_metric early_stopping_metric",
+     "such as validation.loss"),
+    ("train.restore_best", (HF, KERAS), "load_best_model_at_end restore_best_weights "
+     "load_best_model", "needs train.keep_best"),
+    ("train.stop_early.patience", (HF, AXOLOTL, LIGHTNING), "early_stopping_patience patience "
+     "early_stopping", "in evaluations"),
+    ("train.stop_early.min_delta", (HF, LIGHTNING), "early_stopping_threshold min_delta", ""),
+    ("train.save_in_background", (TORCHTITAN, TORCHTUNE), "async_mode enable_async_checkpointing "
+     "async_save async_checkpoint", "true or false"),
+    ("train.ema_decay", (TIMM,), "ema model_ema model_ema_decay use_ema ema_rate", "a share; "
+     "0 turns it off"),
     ("train.threads", (), "num_threads n_threads omp_num_threads", ""),
     # ── evaluate, monitor ──
     ("evaluate.every", (NANOGPT, HF, LITGPT), "eval_interval eval_steps evals_per_epoch "
@@ -256,6 +272,7 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
      "every step is recorded"),
     ("", (HF, NANOGPT), "report_to wandb_log use_wandb wandb_project logging_dir",
      "records are written to the run folder"),
+    ("", (HF, LIGHTNING), "greater_is_better", "train.best_by knows which way is better"),
 )  # fmt: skip
 
 _ELSEWHERE = _table()

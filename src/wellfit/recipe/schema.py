@@ -13,7 +13,16 @@ from pydantic import Field, PrivateAttr, model_validator
 from wellfit.recipe.data_section import Data, Duplicates, Source, Split, Tokenizer
 from wellfit.recipe.model_section import Model, Role, Size
 from wellfit.recipe.section import Call, Section, Share
-from wellfit.recipe.train_section import AdamW, Budget, Muon, Optimizer, Safety, Schedule, Train
+from wellfit.recipe.train_section import (
+    AdamW,
+    Budget,
+    Muon,
+    Optimizer,
+    Safety,
+    Schedule,
+    StopEarly,
+    Train,
+)
 
 __all__ = [
     "AdamW",
@@ -36,6 +45,7 @@ __all__ = [
     "Size",
     "Source",
     "Split",
+    "StopEarly",
     "Tokenizer",
     "Train",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from wellfit.recipe import score_names
 from wellfit.recipe.section import Section, Share
 
 
@@ -101,6 +102,26 @@ class Safety(Section):
     )
 
 
+class StopEarly(Section):
+    """When to end before the budget is spent: by patience, by convergence, by both or neither."""
+
+    patience: int = Field(
+        0, ge=0, description="Evaluations in a row without an improvement; 0 turns it off."
+    )
+    min_delta: float = Field(
+        0.0,
+        ge=0,
+        description="What counts as an improvement for `patience`: at least so much, in the unit "
+        "of the score.",
+    )
+    convergence: Share = Field(
+        0.0,
+        description="Stop once the newest `window` evaluations improved by less than this share "
+        "of the score, even if two standard errors more are granted; 0 turns it off.",
+    )
+    window: int = Field(5, ge=3, description="Evaluations that `convergence` looks at.")
+
+
 class Train(Section):
     """Batches + model → steps."""
 
@@ -160,4 +181,40 @@ class Train(Section):
         100, ge=1, description="Steps between checkpoints; the last step is always saved."
     )
     keep_last: int = Field(2, ge=1, description="Newest checkpoints to keep.")
+    keep_best: int = Field(
+        0,
+        ge=0,
+        description="Checkpoints with the best score to keep beside them; an evaluation that "
+        "belongs to them is saved at once.",
+    )
+    best_by: str = Field(
+        "validation.loss",
+        description="The score that decides which is best and when to stop early: "
+        "validation.loss, .perplexity, .bits_per_byte, .accuracy, or "
+        "validation.by_domain.DOMAIN.loss.",
+    )
+    restore_best: bool = Field(
+        True,
+        description="With `keep_best`: the best checkpoint is the one tested at the end, and the "
+        "one that `evaluate` and `generate` take.",
+    )
+    stop_early: StopEarly = Field(StopEarly(), description="When to end before the budget.")
+    save_in_background: bool = Field(
+        True,
+        description="Copy the state into main memory and write it while training goes on; takes "
+        "as much memory as weights, averages and optimizer state.",
+    )
+    ema_decay: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the average of the weights that stays at each step (less in the "
+        "beginning); the average is what is evaluated. 0 turns it off.",
+    )
     threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 takes one a core.")
+
+    @field_validator("best_by")
+    @classmethod
+    def _is_a_score(cls, value: str) -> str:
+        score_names.parse(value)
+        return value

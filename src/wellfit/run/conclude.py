@@ -14,9 +14,11 @@ from wellfit.model.protocol import LanguageModel
 from wellfit.monitor.folder import RunFolder, read_history, replace_file
 from wellfit.monitor.history import History
 from wellfit.recipe.schema import Recipe
-from wellfit.records import Evaluated
+from wellfit.records import Evaluated, Event
 from wellfit.report.page import write_report
 from wellfit.run.show import Show
+from wellfit.run.weights import choose_checkpoint, take_weights
+from wellfit.training import checkpoint, retention
 from wellfit.training.threads import threads
 
 # As a shell reports a program that ended by these signals: 128 + number.
@@ -55,11 +57,14 @@ def conclude(
     """A training that has ended → its test scores, findings and page, all in the run folder.
 
     The test split takes no part in any decision, so it is scored once, and only for a training
-    that reached its budget.
+    that reached its budget or was stopped early. What is scored are the weights that `evaluate`
+    and `generate` will take: see `settle_weights`.
     """
     history = read_history(run_folder.path)
     test = None
     last = history.train_loss.steps[-1] if len(history.train_loss) else 0
+    if history.status == "finished":
+        last = settle_weights(recipe, model, run_folder, last)
     if history.status == "finished" and "test" in corpus.splits:
         show.stage("scoring the test split", 0, 1)
         with threads(recipe.train.threads):
@@ -79,3 +84,29 @@ def conclude(
     replace_file(run_folder.path / "findings.json", text + "\n")
     report = write_report(run_folder.path)
     return Outcome(run_folder.path, corpus, history, diagnosis, test, report)
+
+
+def settle_weights(recipe: Recipe, model: LanguageModel, run_folder: RunFolder, last: int) -> int:
+    """A finished training's model and its last step → the step of the weights it then holds.
+
+    With `train.keep_best` and `train.restore_best` they are those of the best checkpoint, which an
+    `Event("restored_best")` tells; where the checkpoint has averages of the weights, those. Raises
+    CheckpointError where that checkpoint is damaged.
+    """
+    folder = run_folder.path / "checkpoints"
+    newest = checkpoint.latest(folder)
+    if newest is None:
+        return last
+    path = choose_checkpoint(run_folder.path, recipe)
+    averaged = checkpoint.evaluated_file(path).name == checkpoint.AVERAGE
+    if path != newest or averaged:
+        take_weights(model, path)
+    step = checkpoint.read_state(path).step
+    train = recipe.train
+    scores = checkpoint.read_state(newest).scores
+    best = retention.best([step], scores, train.best_by)
+    if train.keep_best and train.restore_best and best is not None:
+        text = f"the best checkpoint is that of step {step}: {train.best_by} {best.value:.6g}"
+        data = {"step": step, "by": train.best_by, "score": best.value, "average": averaged}
+        run_folder.write(Event(last, "restored_best", text, data))
+    return step

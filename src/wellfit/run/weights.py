@@ -1,4 +1,4 @@
-"""A run folder → its newest weights in use: scored on held-out text, or writing text."""
+"""A run folder → the weights of one of its checkpoints in use: scored, or writing text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wellfit.data.batches import Rows
 from wellfit.data.corpus import Corpus
@@ -15,10 +16,15 @@ from wellfit.recipe.load import load_recipe
 from wellfit.recipe.schema import Recipe, Sampling
 from wellfit.records import Evaluated
 
+if TYPE_CHECKING:
+    from wellfit.model.protocol import LanguageModel
+
+BEST, LAST = "best", "last"
+
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A run's newest checkpoint, loaded, with what belongs to it."""
+    """A run's checkpoint, loaded, with what belongs to it."""
 
     recipe: Recipe
     corpus: Corpus
@@ -26,14 +32,89 @@ class Trained:
     step: int
 
 
-def open_run(run: Path) -> Trained:
-    """A run folder → model, corpus and recipe, on the recipe's device and arithmetic.
+def choose_checkpoint(run: Path, recipe: Recipe, which: str = "") -> Path:
+    """A run folder, its recipe, and `best`, `last`, a step or nothing → that checkpoint.
 
-    Raises RunError where `run` is no run or its corpus is not the one it was trained on, and
-    CheckpointError where no checkpoint can be read.
+    Nothing means the best one where the recipe keeps and restores it and one has a score, else the
+    newest. Which is best is read from the newest checkpoint. Raises CheckpointError where there
+    is no such checkpoint, and WellfitError where `which` is none of these.
+    """
+    from wellfit.errors import WellfitError
+    from wellfit.training import checkpoint, retention
+
+    folder = run / "checkpoints"
+    newest = checkpoint.latest(folder)
+    if newest is None:
+        raise CheckpointError(
+            "the run has no checkpoint yet",
+            where=str(run),
+            way_out="Wait for its first one, or go on with `wellfit train … --resume`.",
+        )
+    steps = checkpoint.steps(folder)
+    standing = ", ".join(str(step) for step in steps)
+    settings = recipe.train
+    if which == BEST or (not which and settings.keep_best and settings.restore_best):
+        scores = checkpoint.read_state(newest).scores
+        best = retention.best(steps, scores, settings.best_by)
+        if best is not None:
+            return checkpoint.at(folder, best.step)
+        if which == BEST:
+            raise CheckpointError(
+                f"no checkpoint that stands (of steps {standing}) was scored by {settings.best_by}",
+                where=str(folder),
+                way_out="Give `last` or a step; `train.keep_best` keeps the best of a training.",
+            )
+    if which in ("", LAST):
+        return newest
+    if not (which.isascii() and which.isdecimal()):
+        raise WellfitError(
+            f"{which!r} is neither best, nor last, nor the number of a step", where="checkpoint"
+        )
+    if int(which) not in steps:
+        raise CheckpointError(
+            f"no checkpoint of step {int(which)} stands, only of {standing}",
+            where=str(folder),
+            way_out="Give one of these, `best` or `last`.",
+        )
+    return checkpoint.at(folder, int(which))
+
+
+def take_weights(model: LanguageModel, path: Path) -> None:
+    """A model and a checkpoint of it → the model holds the weights that evaluations score.
+
+    These are the averages where the checkpoint has them. Raises CheckpointError where it is
+    damaged or belongs to another model.
     """
     import torch
     from safetensors.torch import load_file
+
+    from wellfit.training import checkpoint
+
+    checkpoint.verify(path)
+    file = checkpoint.evaluated_file(path)
+    found = load_file(file)
+    parameters = dict(model.named_parameters())
+    if {name: tensor.shape for name, tensor in found.items()} != {
+        name: parameter.shape for name, parameter in parameters.items()
+    }:
+        raise CheckpointError(
+            "the weights do not fit the model of recipe.yaml and the corpus beside it",
+            where=str(file),
+            way_out="Put back the recipe.yaml and corpus.json that the run wrote.",
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(found[name])
+
+
+def open_run(run: Path, which: str = "") -> Trained:
+    """A run folder and a checkpoint → model, corpus and recipe, on the recipe's device.
+
+    `which` is as for `choose_checkpoint`; the averages of the weights are taken where they are
+    kept. Raises RunError where `run` is no run or its corpus is not the one it was trained on, and
+    CheckpointError where no checkpoint can be read.
+    """
+    import torch
 
     from wellfit.training import checkpoint
     from wellfit.training.precision import choose, compute_dtype
@@ -46,29 +127,15 @@ def open_run(run: Path) -> Trained:
             way_out="Give the folder that `wellfit train` wrote, such as runs/NAME.",
         )
     recipe = load_recipe(recipe_file)
-    newest = checkpoint.latest(run / "checkpoints")
-    if newest is None:
-        raise CheckpointError(
-            "the run has no checkpoint yet",
-            where=str(run),
-            way_out="Wait for its first one, or go on with `wellfit train … --resume`.",
-        )
-    state = checkpoint.verify(newest)
+    path = choose_checkpoint(run, recipe, which)
     corpus = open_corpus(run)
     model = Transformer(recipe.model, corpus.vocabulary_size)
-    try:
-        model.load_state_dict(load_file(newest / checkpoint.MODEL))
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"the weights do not fit the model of {recipe_file.name} and the corpus beside it",
-            where=str(newest / checkpoint.MODEL),
-            way_out="Put back the recipe.yaml and corpus.json that the run wrote.",
-        ) from error
+    take_weights(model, path)
     where, how = choose(recipe.train.device, recipe.train.precision)
     model.to(torch.device(where.name))
     model.compute_dtype = compute_dtype(how.name)
     model.eval()
-    return Trained(recipe, corpus, model, state.step)
+    return Trained(recipe, corpus, model, checkpoint.read_state(path).step)
 
 
 def open_corpus(run: Path) -> Corpus:
@@ -100,12 +167,15 @@ def open_corpus(run: Path) -> Corpus:
     return corpus
 
 
-def evaluate_run(run: Path, split: str) -> Evaluated:
-    """A run folder and a held-out split → scores over the whole split."""
+def evaluate_run(run: Path, split: str, which: str = "") -> Evaluated:
+    """A run folder, a held-out split and a checkpoint → scores over the whole split.
+
+    `which` is as for `choose_checkpoint`.
+    """
     from wellfit.evaluation.loss import evaluate
     from wellfit.training.threads import threads
 
-    trained = open_run(run)
+    trained = open_run(run, which)
     with threads(trained.recipe.train.threads):
         return evaluate(
             trained.model,
@@ -126,8 +196,12 @@ def generate_from_run(
     temperature: float = 0.8,
     top_k: int = 0,
     top_p: float = 0.95,
+    which: str = "",
 ) -> Iterator[str]:
-    """A run folder and a prompt → pieces of the continuation as they are drawn."""
+    """A run folder and a prompt → pieces of the continuation as they are drawn.
+
+    `which` is as for `choose_checkpoint`.
+    """
     from wellfit.errors import WellfitError
     from wellfit.generation.generate import generate
     from wellfit.generation.text import stream_text
@@ -143,7 +217,7 @@ def generate_from_run(
     if wrong:
         raise WellfitError("; ".join(wrong), where="generate")
     sampling = Sampling(tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    trained = open_run(run)
+    trained = open_run(run, which)
     tokenizer = trained.corpus.tokenizer()
     ids = [tokenizer.separator, *tokenizer.encode(prompt)]
     new = generate(trained.model, ids, sampling, stop_ids=(tokenizer.separator,))

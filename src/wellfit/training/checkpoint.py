@@ -3,7 +3,8 @@
     checkpoints/step-000100/
       model.safetensors      the weights, as they are trained (float32)
       optimizer.safetensors  `<parameter>/<moment>` → tensor
-      state.json             where the training stands, digests of the other two and its own
+      average.safetensors    the running average of the weights, where there is one
+      state.json             where the training stands, digests of the others and its own
 
 A folder under its final name is complete: it is written under another name, every file and folder
 is synced, and then it is renamed. Nothing is pickled, so a checkpoint cannot run code.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -25,13 +27,18 @@ from typing import TYPE_CHECKING, Any
 
 from wellfit.errors import CheckpointError
 from wellfit.records import Saved
+from wellfit.training.retention import Score, to_remove
 from wellfit.training.tensors import sha256, write_tensors
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)
+"""Format 1 had neither scores nor an average nor further state; it opens without them."""
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+AVERAGE = "average.safetensors"
+OTHER_RECIPE = "Resume with the recipe it was trained with, or train into a new folder."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +58,10 @@ class State:
     """The recipe's `train` section."""
     build: dict[str, Any]
     """What the bits depend on beside it: torch, device, arithmetic, threads."""
+    scores: tuple[Score, ...] = ()
+    """Every evaluation so far, by the score that decides which is best and when to stop."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """What the next step depends on beside: loss scale, safe micro-batch, what spikes are
-    measured against."""
+    """Whatever else must be exactly as it was: JSON of finite numbers, texts, lists and objects."""
 
 
 def save(
@@ -61,14 +69,18 @@ def save(
     state: State,
     weights: Mapping[str, torch.Tensor],
     moments: Mapping[str, torch.Tensor],
+    average: Mapping[str, torch.Tensor] | None = None,
     *,
     keep: int,
+    keep_best: int = 0,
+    best_by: str = "validation.loss",
 ) -> Saved:
     """The folder of checkpoints and a training's state in; the record of the new checkpoint out.
 
     `Saved.path` begins at the run folder (`checkpoints/step-000100`). Afterwards the newest `keep`
-    checkpoints stand. Raises CheckpointError where it cannot be written; earlier checkpoints are
-    then untouched and nothing half-written is left.
+    checkpoints stand, and the `keep_best` that `state.scores` find best. Raises CheckpointError
+    where it cannot be written; earlier checkpoints are then untouched and nothing half-written is
+    left.
     """
     started = time.perf_counter()
     target = folder / _name(state.step)
@@ -76,24 +88,28 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
-        files = {
-            MODEL: write_tensors(partial / MODEL, weights),
-            OPTIMIZER: write_tensors(partial / OPTIMIZER, moments),
-        }
+        parts = {MODEL: weights, OPTIMIZER: moments}
+        if average is not None:
+            parts[AVERAGE] = average
+        files = {name: write_tensors(partial / name, tensors) for name, tensors in parts.items()}
         content = {
             "format_version": FORMAT_VERSION,
             **asdict(state),
+            "scores": [_score_written(score) for score in state.scores],
             "files": {name: asdict(written) for name, written in files.items()},
         }
         write_json(partial / STATE, {**content, "sha256": _own_digest(content)})
         _sync_folder(partial)
         partial.rename(target)
         _sync_folder(folder)
-    except OSError as error:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise _cannot_write(error, folder, state.step) from error
-    for old in all_of(folder)[:-keep]:
-        _remove(old)
+        if isinstance(error, OSError):
+            raise _cannot_write(error, folder, state.step) from error
+        raise
+    gone = to_remove(steps(folder), state.scores, keep_last=keep, keep_best=keep_best, by=best_by)
+    for step in gone:
+        _remove(folder / _name(step))
     return Saved(
         step=state.step,
         path=f"{folder.name}/{target.name}",
@@ -106,6 +122,27 @@ def save(
 def exists(folder: Path, step: int) -> bool:
     """The folder of checkpoints and a step in; whether its checkpoint stands there."""
     return (folder / _name(step)).is_dir()
+
+
+def steps(folder: Path) -> list[int]:
+    """The folder of checkpoints in; the steps of those that stand there, rising, out."""
+    return [step_of(path) for path in all_of(folder)]
+
+
+def at(folder: Path, step: int) -> Path:
+    """The folder of checkpoints and a step in; where that step's checkpoint stands or would."""
+    return folder / _name(step)
+
+
+def remove_after(folder: Path, step: int) -> None:
+    """The folder of checkpoints and a step in; every later checkpoint is removed.
+
+    For a training that goes back to `step` on purpose: `latest` must not find what it left.
+    """
+    # The newest first: killed in between, the training goes on from a checkpoint of one line.
+    for path in reversed(all_of(folder)):
+        if step_of(path) > step:
+            _remove(path)
 
 
 def latest(folder: Path) -> Path | None:
@@ -137,9 +174,18 @@ def verify(path: Path) -> State:
         found = sha256(file)
         if found != written["sha256"]:
             raise _damaged(path, name, f"SHA-256 {written['sha256']} expected, {found} found")
-    return State(
-        **{part.name: content[part.name] for part in fields(State) if part.name in content}
-    )
+    for file in path.glob("*.safetensors"):
+        if file.name not in content["files"]:
+            raise _damaged(path, file.name, "the file was not written with the others")
+    return _state_of(content)
+
+
+def read_state(path: Path) -> State:
+    """A checkpoint in; its state out, with the digest of `state.json` alone checked.
+
+    Raises CheckpointError where that file is damaged or of an unknown format.
+    """
+    return _state_of(_read_state(path))
 
 
 def load(
@@ -154,23 +200,39 @@ def load(
 
     state = verify(path)
     model, optimizer = load_file(path / MODEL), load_file(path / OPTIMIZER)
-    way_out = "Resume with the recipe it was trained with, or train into a new folder."
-    wrong = _differences({name: tensor.shape for name, tensor in model.items()}, weights)
-    if wrong:
-        raise CheckpointError(
-            f"the recipe's model differs from the checkpoint's: {wrong}",
-            where=str(path / MODEL),
-            way_out=way_out,
-        )
+    _refuse_other_shapes(path / MODEL, model, weights)
     # Moments are made by the first update: before it, a file without any is the right one.
     wrong = ", ".join(sorted(optimizer.keys() ^ moments.keys())[:3]) if optimizer else ""
     if wrong:
         raise CheckpointError(
             f"the recipe's optimizer differs from the checkpoint's, at {wrong}",
             where=str(path / OPTIMIZER),
-            way_out=way_out,
+            way_out=OTHER_RECIPE,
         )
     return state, model, optimizer
+
+
+def load_average(path: Path, weights: Mapping[str, torch.Size]) -> dict[str, torch.Tensor] | None:
+    """A checkpoint that `load` or `verify` found right, and the shapes of the model's weights, in.
+
+    The average of the weights on the CPU, or None where the checkpoint has none, out. Raises
+    CheckpointError where it belongs to another model.
+    """
+    from safetensors.torch import load_file
+
+    if not (path / AVERAGE).is_file():
+        return None
+    average: dict[str, torch.Tensor] = load_file(path / AVERAGE)
+    _refuse_other_shapes(path / AVERAGE, average, weights)
+    return average
+
+
+def evaluated_file(path: Path) -> Path:
+    """A checkpoint in; the file of the weights that its evaluations score, out.
+
+    That is the average where there is one, else the weights themselves.
+    """
+    return path / (AVERAGE if (path / AVERAGE).is_file() else MODEL)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -190,9 +252,10 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise _damaged(path, STATE, "the file is missing") from error
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise _damaged(path, STATE, "it is not the JSON that was written") from error
-    if version != FORMAT_VERSION:
+    if version not in READABLE:
+        listed = " and ".join(str(known) for known in READABLE)
         raise CheckpointError(
-            f"format_version {version!r} is unknown; this wellfit reads {FORMAT_VERSION}",
+            f"format_version {version!r} is unknown; this wellfit reads {listed}",
             where=str(path / STATE),
             way_out="Use the wellfit version that wrote it.",
         )
@@ -202,6 +265,35 @@ def _read_state(path: Path) -> dict[str, Any]:
         raise _damaged(path, STATE, f"SHA-256 {expected} expected, {found} found")
     result: dict[str, Any] = content
     return result
+
+
+def _state_of(content: Mapping[str, Any]) -> State:
+    known = {part.name: content[part.name] for part in fields(State) if part.name in content}
+    if "scores" in known:
+        known["scores"] = tuple(_score_read(score) for score in known["scores"])
+    return State(**known)
+
+
+def _score_written(score: Score) -> dict[str, Any]:
+    # JSON has no NaN, and a score that is not finite is never the best, whatever it was.
+    return {**asdict(score), "value": score.value if math.isfinite(score.value) else None}
+
+
+def _score_read(score: Mapping[str, Any]) -> Score:
+    value = math.nan if score["value"] is None else score["value"]
+    return Score(score["step"], score["by"], value)
+
+
+def _refuse_other_shapes(
+    file: Path, found: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Size]
+) -> None:
+    wrong = _differences({name: tensor.shape for name, tensor in found.items()}, weights)
+    if wrong:
+        raise CheckpointError(
+            f"the recipe's model differs from the checkpoint's: {wrong}",
+            where=str(file),
+            way_out=OTHER_RECIPE,
+        )
 
 
 def _own_digest(content: Mapping[str, Any]) -> str:

@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wellfit.records import Event, Record, Request, Saved, Step
-from wellfit.training import checkpoint, safety
+from wellfit.records import Evaluated, Event, Record, Request, Saved, Step
+from wellfit.training import checkpoint, early_stopping, retention, safety
 from wellfit.training.collector import between_steps
 from wellfit.training.precision import float32_products
 from wellfit.training.prefetch import prefetch
-from wellfit.training.rewind import earlier, rewind
+from wellfit.training.rewind import rewind
+from wellfit.training.saving import Saver
 from wellfit.training.schedules import share
 from wellfit.training.start import Setup, begin, prepare
 from wellfit.training.threads import threads
@@ -97,6 +98,11 @@ def train(
     Raises RunError where the folder's state forbids the start, and CheckpointError where a
     checkpoint is damaged, does not fit, or cannot be written.
     """
+    retention.refuse_without_scores(
+        keep_best=section.keep_best,
+        stops_early=early_stopping.is_on(section.stop_early),
+        evaluates=evaluate is not None,
+    )
     probes = ((evaluate, evaluate_every), (sample, sample_every))
     listening = Listening(
         tuple((probe, every) for probe, every in probes if probe is not None), requests
@@ -111,23 +117,33 @@ def train(
         )
         state, events = begin(setup, resume=resume, at=at)
         yield from events
-        while True:
-            with closing(prefetch(batches.batch, state.step + 1, state.planned_steps)) as feed:
-                state, harmful = yield from _stretch(setup, state, feed, listening, collect)
-            if harmful is None:
-                return
-            state, event = rewind(setup, state, harmful)
-            yield event
+        with _saver(setup) as saver:
+            while True:
+                with closing(prefetch(batches.batch, state.step + 1, state.planned_steps)) as feed:
+                    work = Work(setup, feed, listening, saver, collect)
+                    state, harmful = yield from _stretch(work, state)
+                if harmful is None:
+                    return
+                state, event = rewind(setup, state, harmful)
+                yield event
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a stretch of steps works with."""
+
+    setup: Setup
+    feed: Feed
+    listening: Listening
+    saver: Saver
+    collect: Callable[[], int]
 
 
 def _stretch(
-    setup: Setup,
-    state: checkpoint.State,
-    feed: Feed,
-    listening: Listening,
-    collect: Callable[[], int],
+    work: Work, state: checkpoint.State
 ) -> Generator[Record, None, tuple[checkpoint.State, int | None]]:
     """Steps until the training ends, or until a harmful one, whose number then comes with it."""
+    setup, listening, saver = work.setup, work.listening, work.saver
     section, planned = setup.section, state.planned_steps
     waiting: deque[Launched] = deque()
     reason = ""
@@ -145,10 +161,11 @@ def _stretch(
                 yield _step(setup, launched, outcome)
                 yield from _events(launched, outcome, state)
                 match safety.action(outcome, section.safety):
-                    case "rewind" if earlier(setup.checkpoints, launched.step) is None:
+                    case "rewind" if not any(n < launched.step for n in saver.steps()):
                         text = "no checkpoint stands from before: training goes on without it"
                         yield Event(launched.step, "not_rewound", text)
                     case "rewind" if setup.batches.skips < section.safety.limit:
+                        yield from saver.finish()
                         return state, launched.step
                     case "rewind":
                         reason = f"{section.safety.limit} rewinds are the recipe's limit"
@@ -159,26 +176,45 @@ def _stretch(
             if reason and waiting:
                 continue
             if reason:
-                yield from _save(setup, state)
+                yield from _save(saver, setup, state)
+                yield from saver.finish()
                 yield Event(state.step, "stopped", f"{reason}; resume goes on from here")
                 return state, None
             if not state.probed:
-                for probe in due:
-                    yield from probe(state.step)
+                with setup.evaluated():
+                    for probe in due:
+                        for record in probe(state.step):
+                            state = _scored(state, record, section.best_by)
+                            yield record
                 setup.model.train()
-                collect()
+                work.collect()
                 state = replace(state, probed=True)
                 continue
             if state.non_finite_in_a_row >= section.safety.limit:
-                yield from _save(setup, state)
+                yield from _save(saver, setup, state)
+                yield from saver.finish()
                 yield _failed(setup, state)
                 return state, None
-            if save:
-                yield from _save(setup, state)
-            if state.step == planned:
-                yield Event(planned, "finished", f"{planned} steps, {state.tokens} tokens")
+            yield from saver.poll()
+            enough = _enough(section, state)
+            if save or enough or _worth_saving(saver, section, state):
+                yield from _save(saver, setup, state)
+            if enough or state.step == planned:
+                yield from saver.finish()
+                if enough and state.step < planned:
+                    yield Event(state.step, "stopped_early", f"step {state.step}: {enough}")
+                of = f" of {planned}" if state.step < planned else ""
+                yield Event(
+                    state.step, "finished", f"{state.step}{of} steps, {state.tokens} tokens"
+                )
                 return state, None
-            waiting.append(_launch(setup, state, feed))
+            try:
+                fetched = next(work.feed)
+            except Exception:  # the weights are whole: nothing of this step was done
+                yield from _save(saver, setup, state)
+                yield from saver.finish()
+                raise
+            waiting.append(_launch(setup, state, *fetched))
             step = state.step + 1
             state = replace(
                 state,
@@ -189,24 +225,26 @@ def _stretch(
     except GeneratorExit:
         for launched in waiting:
             state = _counted(state, launched.measured.read())
-        _save(setup, state)
+        _save(saver, setup, state)
+        saver.finish()
         raise
 
 
-def _launch(setup: Setup, state: checkpoint.State, feed: Feed) -> Launched:
-    """A state and the feed of batches in; the next step handed to the device out."""
+def _launch(setup: Setup, state: checkpoint.State, batch: Batch, waited: float) -> Launched:
+    """A state, the next batch and the seconds it was waited for in; the step under way out."""
     began = time.perf_counter()
-    batch, waited = next(feed)
     step, before = state.step + 1, setup.stepper.micro_batch
     rate = setup.optimizers.set_share(share(setup.section.schedule, step, state.planned_steps))
     measured = setup.stepper.take(step, batch)
+    if setup.average:
+        setup.average.update(step, measured.applied)
     after = setup.stepper.micro_batch
     return Launched(
         measured=measured,
         step=step,
         rate=rate,
         tokens=state.tokens + measured.supervised_tokens,
-        seconds=time.perf_counter() - began,
+        seconds=waited + time.perf_counter() - began,
         waited=waited,
         smaller=None if after == before else (before, after),
     )
@@ -248,19 +286,48 @@ def _due(step: int, every: int, planned: int) -> bool:
     return step > 0 and (step % every == 0 or step == planned)
 
 
-def _save(setup: Setup, state: checkpoint.State) -> list[Saved]:
-    """A state in; its record out, or none: before the first step, or where it stands on disk."""
-    if not state.step or checkpoint.exists(setup.checkpoints, state.step):
-        return []
-    return [
-        checkpoint.save(
-            setup.checkpoints,
-            replace(state, extra={"stepper": setup.stepper.state()}),
-            setup.parameters,
-            setup.optimizers.state(),
-            keep=setup.section.keep_last,
-        )
-    ]
+def _saver(setup: Setup) -> Saver:
+    section = setup.section
+    return Saver(
+        setup.checkpoints,
+        keep_last=section.keep_last,
+        keep_best=section.keep_best,
+        best_by=section.best_by,
+        background=section.save_in_background,
+    )
+
+
+def _save(saver: Saver, setup: Setup, state: checkpoint.State) -> list[Saved]:
+    """A state in; it will stand on disk, and records of what has come to stand, out."""
+    average = setup.average.state() if setup.average else None
+    whole = replace(state, extra={"stepper": setup.stepper.state()})
+    return saver.start(whole, setup.parameters, setup.optimizers.state(), average)
+
+
+def _scored(state: checkpoint.State, record: Record, by: str) -> checkpoint.State:
+    """A state and what a probe gave in; the state with its score, if it is one, out."""
+    score = retention.score_of(record, by) if isinstance(record, Evaluated) else None
+    return state if score is None else replace(state, scores=(*state.scores, score))
+
+
+def _enough(section: schema.Train, state: checkpoint.State) -> str:
+    """Why the training need not go on after the evaluation that was just made, or nothing."""
+    if not state.scores or state.scores[-1].step != state.step:
+        return ""
+    return early_stopping.reason_to_stop(section.stop_early, state.scores, section.best_by)
+
+
+def _worth_saving(saver: Saver, section: schema.Train, state: checkpoint.State) -> bool:
+    """Whether the evaluation that was just made is among the best."""
+    if not state.scores or state.scores[-1].step != state.step:
+        return False
+    return retention.worth_saving(
+        state.step,
+        state.scores,
+        saver.steps(),
+        keep_best=section.keep_best,
+        by=section.best_by,
+    )
 
 
 def _failed(setup: Setup, state: checkpoint.State) -> Event:

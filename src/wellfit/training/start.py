@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from wellfit.errors import RunError
 from wellfit.records import Event
 from wellfit.training import budget, checkpoint, compiling, optimizers, precision, schedules
 from wellfit.training.allocator import keep_freed_memory
+from wellfit.training.average import Average
 from wellfit.training.rewind import set_aside
 from wellfit.training.stepper import Stepper
 
@@ -37,6 +39,7 @@ MATHEMATICS = (
     "z_loss",
     "document_mask",
     "safety",
+    "ema_decay",
 )
 
 
@@ -56,6 +59,12 @@ class Setup:
     """What the first event tells about device, arithmetic and sizes."""
     build: dict[str, Any]
     stepper: Stepper
+    average: Average | None = None
+    """The running average of the weights; None where `ema_decay` is 0."""
+
+    def evaluated(self) -> AbstractContextManager[None]:
+        """While inside, the model holds the weights to evaluate: the averages where there are."""
+        return self.average.swapped() if self.average else nullcontext()
 
     @property
     def checkpoints(self) -> Path:
@@ -73,12 +82,15 @@ class Setup:
         Weights, moments and all that the next step depends on are then those of the checkpoint.
         Raises CheckpointError where it is damaged or does not fit.
         """
+        shapes = {name: parameter.shape for name, parameter in self.parameters.items()}
         state, weights, moments = checkpoint.load(
             path,
-            {name: parameter.shape for name, parameter in self.parameters.items()},
+            shapes,
             optimizers.moments(self.section.optimizer, self.model.roles()),
         )
         restore(self, weights, moments)
+        if self.average:
+            self.average.load(checkpoint.load_average(path, shapes) or weights)
         before = {**_mathematics(state.settings), **state.build, "seed": state.seed}
         now = {**_mathematics(fresh.settings), **fresh.build, "seed": fresh.seed}
         differences = [
@@ -129,8 +141,10 @@ def prepare(
         "optimizer": section.optimizer.kind,
         "clip_norm": section.clip_norm,
         "keeps_freed_memory": keep_freed_memory(),
+        "evaluated_weights": "average" if section.ema_decay else "weights",
     }
     made = optimizers.build(section.optimizer, parameters, model.roles())
+    average = Average(parameters, section.ema_decay) if section.ema_decay else None
     stepper = Stepper(
         section,
         model,
@@ -141,7 +155,18 @@ def prepare(
         seed=seed,
     )
     return Setup(
-        section, model, parameters, made, batches, folder, device, seed, facts, build, stepper
+        section,
+        model,
+        parameters,
+        made,
+        batches,
+        folder,
+        device,
+        seed,
+        facts,
+        build,
+        stepper,
+        average,
     )
 
 
