@@ -118,6 +118,7 @@ def section(**changes: object) -> schema.Train:
         "device": "cpu",
         "checkpoint_every": 5,
         "threads": 1,
+        "proofs": "off",
     }
     return schema.Train.model_validate(settings | changes)
 
