@@ -44,9 +44,9 @@ def test_a_run_without_proofs_has_no_such_section(write: Write) -> None:
 
 
 def test_every_proof_has_a_name_for_people() -> None:
-    from wellfit.training.proofs.prove import PROOFS as made
+    from wellfit.training.proofs import prove
 
-    assert set(PROOF_NAMES) == set(made)
+    assert set(PROOF_NAMES) == set(prove.PROOFS)
 
 
 def test_progress_tells_of_failed_proofs_alone() -> None:
