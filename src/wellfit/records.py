@@ -1,6 +1,6 @@
 """What flows between the rooms: small frozen records, standard library only.
 
-    Document ─▶ Shard ─▶ (batches) ─▶ Step · Evaluated · Saved · Sampled · Event ─▶ Finding
+    Document ─▶ Shard ─▶ (batches) ─▶ Proof · Step · Evaluated · Saved · Sampled · Event ─▶ Finding
 
 A `step` is one optimizer step everywhere. Losses are in nats per supervised token.
 Non-finite numbers are allowed in a record: hiding a NaN would be the first lie.
@@ -149,7 +149,25 @@ class Event:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-Record = Step | Evaluated | Saved | Sampled | Event
+ProofState = Literal["passed", "failed", "not_assessed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One property of model, batches or optimizer, tested before the step that comes next."""
+
+    step: int
+    """Steps made when it was tested; 0 before the first."""
+    name: str
+    """What is proved, such as `causality`."""
+    state: ProofState
+    text: str
+    """What was found, or why it could not be assessed."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """What was measured; where it failed also `fault`, the kind of the finding."""
+
+
+Record = Step | Evaluated | Saved | Sampled | Event | Proof
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from wellfit.errors import WellfitError
 from wellfit.model.init import initialise
 from wellfit.model.transformer import Transformer
 from wellfit.recipe.schema import Data, Recipe
-from wellfit.records import Evaluated, Event, Record, Sampled, Saved, Step
+from wellfit.records import Evaluated, Event, Proof, Record, Sampled, Saved, Step
 from wellfit.run.probes import evaluator, sampler
 from wellfit.run.weights import choose_checkpoint
 from wellfit.training.checkpoint import latest, read_state
@@ -155,5 +155,6 @@ def observe_training(recipe: Recipe, corpus: Corpus, folder: Path) -> dict[str, 
         "evaluated tokens": [one.tokens for one in scores],
         "samples": [(r.step, r.prompt, r.text) for r in records if isinstance(r, Sampled)],
         "threads": threads,
+        "proofs": [(r.name, r.state) for r in records if isinstance(r, Proof)],
         "events": [r.kind for r in records if isinstance(r, Event)],
     }

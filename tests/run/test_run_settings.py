@@ -160,6 +160,7 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "train.precision": ((), "train.precision=bf16", "weights"),
     "train.device": ((), "train.device=mps", "error"),
     "train.document_mask": ((), "train.document_mask=false", "losses"),
+    "train.proofs": ((), "train.proofs=off", "proofs"),
     "train.checkpoint_every": ((), "train.checkpoint_every=3", "saved"),
     "train.keep_last": ((), "train.keep_last=1", "kept"),
     "train.keep_best": (

@@ -133,6 +133,7 @@ def section(**changes: object) -> schema.Train:
         "checkpoint_every": 5,
         "save_in_background": False,
         "threads": 1,
+        "proofs": "off",
     }
     return schema.Train.model_validate(settings | changes)
 

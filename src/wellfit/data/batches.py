@@ -108,6 +108,7 @@ class Batches:
         """
         self._rows = Rows(corpus, "train", context)
         self.rows_per_epoch = self._rows.full
+        self.separator = corpus.separator
         if not self.rows_per_epoch:
             raise DataError(
                 f"train has {len(self._rows.stream)} tokens, less than one row of {context} + 1",

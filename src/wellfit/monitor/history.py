@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from wellfit.records import Event, Sampled, Saved
+from wellfit.records import Event, Proof, Sampled, Saved
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,6 +103,8 @@ class History:
     samples: tuple[Sampled, ...] = ()
     saved: tuple[Saved, ...] = ()
     events: tuple[Event, ...] = ()
+    proofs: tuple[Proof, ...] = ()
+    """What was proved before the first step and after a resume; empty in runs without."""
     status: str = "unknown"
     """`running`, `finished`, `stopped`, `failed`, `crashed` or `unknown`."""
     axis: str = "step"

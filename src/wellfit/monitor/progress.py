@@ -17,7 +17,7 @@ from typing import IO, Any, Literal
 
 from wellfit.monitor.hardware import device_memory, process_memory
 from wellfit.monitor.records_store import record_fields, spelled
-from wellfit.records import Evaluated, Event, Record, Sampled, Step
+from wellfit.records import Evaluated, Event, Proof, Record, Sampled, Step
 
 Mode = Literal["auto", "bar", "lines", "json", "quiet"]
 
@@ -295,6 +295,8 @@ def sentence(record: Record) -> str:
         text = printable(record.text)
         kind = printable(record.kind)
         return f"step {record.step}: {kind}. {text}" if text else f"step {record.step}: {kind}"
+    if isinstance(record, Proof) and record.state == "failed":
+        return f"step {record.step}: proof failed, {record.name}. {printable(record.text)}"
     return ""
 
 

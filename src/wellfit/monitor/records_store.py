@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from wellfit.records import Evaluated, Event, Record, Sampled, Saved, Step
+from wellfit.records import Evaluated, Event, Proof, ProofState, Record, Sampled, Saved, Step
 
 Line = dict[str, Any]
 
@@ -107,11 +107,25 @@ def read_record(kind: type[Any], line: Line) -> Any:
             text=str(line["text"]),
             data=dict(unspelled(line["data"])),
         )
+    if kind is Proof:
+        return _proof(line)
     assert kind is Step, kind
     whole = ("step", "supervised_tokens", "tokens")
     values: Line = {name: float(line[name]) for name in _FIELDS[Step] if name not in whole}
     values.update({name: int(line[name]) for name in whole}, clipped=bool(line["clipped"]))
     return Step(**values)
+
+
+def _proof(line: Line) -> Proof:
+    if line["state"] not in get_args(ProofState):
+        raise ValueError(f"{line['state']!r} is no state of a proof")
+    return Proof(
+        step=int(line["step"]),
+        name=str(line["name"]),
+        state=line["state"],
+        text=str(line["text"]),
+        data=dict(unspelled(line["data"])),
+    )
 
 
 def _evaluated(line: Line) -> Evaluated:
@@ -215,7 +229,7 @@ def _has_place(line: Any) -> bool:
 
 _FIELDS: dict[type[Any], tuple[str, ...]] = {
     kind: tuple(part.name for part in fields(kind))
-    for kind in (Step, Evaluated, Sampled, Saved, Event)
+    for kind in (Step, Evaluated, Sampled, Saved, Event, Proof)
 }
 
 FILES: dict[type[Any], str] = {
@@ -224,4 +238,5 @@ FILES: dict[type[Any], str] = {
     Sampled: "samples-0.jsonl",
     Saved: "saved-0.jsonl",
     Event: "events-0.jsonl",
+    Proof: "proofs-0.jsonl",
 }

@@ -18,7 +18,7 @@ from typing import Any
 
 from wellfit.monitor.history import Context, History, Series
 from wellfit.monitor.records_store import FILES, Line, read_lines, read_record
-from wellfit.records import Evaluated, Event, Sampled, Saved, Step
+from wellfit.records import Evaluated, Event, Proof, Sampled, Saved, Step
 
 BEGINS = ("started", "resumed", "rewound")
 ENDS = ("stopped", "failed", "finished")
@@ -66,6 +66,7 @@ class Timeline:
         self.samples: list[Sampled] = []
         self.saved: list[Saved] = []
         self.events: list[Event] = []
+        self.proofs: list[Proof] = []
         self.columns = {name: Column() for name in (*_RECORDED, *_MEASURED)}
         self.memory = {name: Column() for name in ("memory_bytes", "device_memory_bytes")}
         self.unreadable: Counter[str] = Counter()
@@ -88,6 +89,8 @@ class Timeline:
             self._put(self.evaluations, record, lambda kept: (kept.step, kept.split))
         elif kind is Sampled:
             self._put(self.samples, record, lambda kept: (kept.step, kept.prompt))
+        elif kind is Proof:
+            self._put(self.proofs, record, lambda kept: (kept.step, kept.name))
         else:
             self._put(self.saved, record, lambda kept: (kept.step,))
 
@@ -131,6 +134,7 @@ class Timeline:
             samples=tuple(self.samples),
             saved=tuple(self.saved),
             events=tuple(self.events),
+            proofs=tuple(self.proofs),
             status=status,
             attempts=max(1, self.attempts),
             superseded=self.superseded,
@@ -220,7 +224,9 @@ class Timeline:
         for name, column in (*self.columns.items(), *self.memory.items()):
             if name != "loss":
                 column.cut(step)
-        kinds: tuple[list[Any], ...] = (self.evaluations, self.samples, self.saved, self.events)
+        kinds: tuple[list[Any], ...] = (
+            self.evaluations, self.samples, self.saved, self.events, self.proofs
+        )  # fmt: skip
         for kept in kinds:
             stay = [
                 record

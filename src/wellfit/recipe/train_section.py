@@ -177,6 +177,11 @@ class Train(Section):
     document_mask: bool = Field(
         True, description="Tokens attend only to their own document, and positions restart there."
     )
+    proofs: Literal["stop", "warn", "off"] = Field(
+        "stop",
+        description="Proofs before the first step, such as that no token sees what it must "
+        "predict: `stop` ends the run where one fails, `warn` trains on, `off` makes none.",
+    )
     checkpoint_every: int = Field(
         100, ge=1, description="Steps between checkpoints; the last step is always saved."
     )

@@ -21,10 +21,12 @@ from wellfit.report.curves import curves_section
 from wellfit.report.gather import Material, gather
 from wellfit.report.health import figures_section, findings_section, verdict_section
 from wellfit.report.html import escape, inline_json
+from wellfit.report.proofs import proofs_section
 from wellfit.report.told import log_words, trained_words
 
 SECTIONS = (
     ("findings", "Findings"),
+    ("proofs", "Proofs"),
     ("curves", "Curves"),
     ("held-out", "Held-out text"),
     ("samples", "Samples"),
@@ -34,7 +36,7 @@ SECTIONS = (
 )
 
 
-LOG_SECTIONS = SECTIONS[:2]
+LOG_SECTIONS = (SECTIONS[0], SECTIONS[2])
 """What can be shown of a run known by its log alone."""
 
 
@@ -111,7 +113,8 @@ def _body(material: Material, drawn: list[Chart]) -> str:
     history = material.history
     if material.folder is None:
         return _log_body(material, drawn)
-    links = "".join(f'<a href="#{name}">{title}</a>' for name, title in SECTIONS)
+    shown = [one for one in SECTIONS if one[0] != "proofs" or history.proofs]
+    links = "".join(f'<a href="#{name}">{title}</a>' for name, title in shown)
     return "\n".join(
         (
             '<div class="page">',
@@ -123,6 +126,7 @@ def _body(material: Material, drawn: list[Chart]) -> str:
             verdict_section(material),
             figures_section(material),
             findings_section(material),
+            proofs_section(material),
             curves_section(material, drawn),
             held_out_section(material),
             samples_section(material),

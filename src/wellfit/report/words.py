@@ -34,6 +34,33 @@ FINDING_NAMES = {
     "too_few_points": "Too few points to judge",
     "accum_unnormalised": "The loss is summed over micro-batches, not averaged",
     "resume_lost_state": "The training was resumed without its whole state",
+    "failed_proof": "A proof before training failed",
+    "causal_leak": "Tokens see what they must predict",
+    "labels_not_shifted": "The labels are the inputs",
+    "labels_double_shift": "The labels are shifted twice",
+    "labels_misaligned": "The labels do not belong to their tokens",
+    "loss_not_cross_entropy": "The loss is not the cross-entropy of the logits",
+    "mask_all": "A batch has no labels",
+    "eos_masked": "The end of a document is never learnt",
+    "pad_in_loss": "Padding is trained on",
+    "ids_outside": "The data has tokens that the model does not have",
+    "init_big": "The first weights are too large",
+    "loss_too_low": "The first loss is impossibly low",
+    "loss_not_finite": "The first loss is no number",
+    "param_missing": "A tensor is missing from the optimizer",
+    "param_twice": "A tensor is updated twice",
+    "param_foreign": "The optimizer holds tensors of another model",
+    "frozen_tensor": "A tensor is frozen",
+    "rate_zero": "A tensor has the learning rate 0",
+    "zero_gradient": "A tensor gets no gradient",
+    "gradient_not_finite": "A gradient is no number",
+    "row_mixing": "Rows of a batch see each other",
+    "pack_leak": "Documents of a row see each other",
+    "segments_wrong": "The batches do not mark where documents begin",
+    "kv_cache_bug": "Generation differs from training",
+    "dropout_eval": "Something random is on in evaluation",
+    "dropout_unkeyed": "Dropout cannot be drawn again",
+    "dropout_inert": "Dropout never comes on",
 }
 
 QUESTION_NAMES = {
@@ -135,11 +162,13 @@ def headline(diagnosis: dict[str, Any] | None, history: History) -> str:
     'The training broke: its numbers stopped being finite at step 40, and what was learned after \
 that is worthless.'
     """
+    findings = ranked(diagnosis or {})
     if not len(history.train_loss) and not history.validation_loss:
+        if history.proofs and findings and worst(diagnosis or {}) != "healthy":
+            return f"{finding_name(str(findings[0].get('kind')))}: a proof before training failed."
         return "Nothing has been recorded yet: there is no loss to judge."
     if diagnosis is None:
         return "This run has not been diagnosed, so nothing is said about its health."
-    findings = ranked(diagnosis)
     if findings and worst(diagnosis) != "healthy":
         kind = str(findings[0].get("kind"))
         since = since_words(findings[0], history.axis)
@@ -167,6 +196,8 @@ def since_words(finding: dict[str, Any], axis: str = "step") -> str:
     step = finding.get("since_step")
     if not isinstance(step, int):
         return ""
+    if step == 0:
+        return " from the start"
     moment = finding.get("kind") in ("non_finite", "loss_spike", "zero_loss")
     return f" {'at' if moment else 'since'} {axis} {step:,}"
 

@@ -6,11 +6,12 @@ import math
 import tempfile
 from pathlib import Path
 
+from wellfit.errors import RunError
 from wellfit.recipe.schema import Budget
-from wellfit.records import Event, Step
+from wellfit.records import Event, Proof, Step
 from wellfit.run.load import load
 from wellfit.run.setting import corpus_folder
-from wellfit.run.show import Show, corpus_lines
+from wellfit.run.show import Show, corpus_lines, proof_lines
 
 STEPS = 2
 
@@ -52,6 +53,11 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         )
     started = next(r for r in records if isinstance(r, Event) and r.kind == "started")
     steps = [record for record in records if isinstance(record, Step)]
+    proofs = proof_lines([record for record in records if isinstance(record, Proof)])
+    refused = [r for r in records if isinstance(r, Event) and r.kind == "failed"]
+    if refused and not steps:
+        show.line(proofs)
+        raise RunError(refused[-1].text, where=str(path))
     uniform = math.log(corpus.vocabulary_size)
     count = parameter_count(recipe.model, corpus.vocabulary_size)
     flops = flops_per_token(recipe.model, corpus.vocabulary_size)
@@ -67,6 +73,8 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         f"Second step: {steps[-1].seconds:.2f} s, loss {steps[-1].loss:.3f}, "
         f"gradient norm {steps[-1].grad_norm:.3g}",
     ]
+    if proofs:
+        lines.append(proofs)
     budget = recipe.train.budget
     if budget.steps:
         lines.append(

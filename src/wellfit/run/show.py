@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from wellfit.monitor.progress import Mode, Progress, Stages, printable
-from wellfit.records import Evaluated, Event, Record
+from wellfit.records import Evaluated, Event, Proof, Record
 
 if TYPE_CHECKING:
     from wellfit.data.corpus import Corpus
@@ -154,6 +155,19 @@ def closing_lines(outcome: Outcome) -> str:
         f"Run     {outcome.folder}",
         f"Corpus  {outcome.corpus.folder}",
     ]
+    return "\n".join(lines)
+
+
+def proof_lines(proofs: Sequence[Proof]) -> str:
+    """Proofs → a line for each, the failed ones first; empty where none were made."""
+    if not proofs:
+        return ""
+    order = {"failed": 0, "not_assessed": 1, "passed": 2}
+    signs = {"failed": "✗", "not_assessed": "·", "passed": "✓"}
+    passed = sum(proof.state == "passed" for proof in proofs)
+    lines = [f"Proofs: {passed} of {len(proofs)} passed"]
+    for proof in sorted(proofs, key=lambda proof: order[proof.state]):
+        lines.append(f"  {signs[proof.state]} {proof.name:<24} {printable(proof.text)}")
     return "\n".join(lines)
 
 

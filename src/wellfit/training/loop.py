@@ -21,6 +21,7 @@ from wellfit.training import checkpoint, early_stopping, retention, safety
 from wellfit.training.collector import between_steps
 from wellfit.training.precision import float32_products
 from wellfit.training.prefetch import prefetch
+from wellfit.training.proofs.at_start import at_start
 from wellfit.training.rewind import rewind
 from wellfit.training.saving import Saver
 from wellfit.training.schedules import share
@@ -117,6 +118,8 @@ def train(
         )
         state, events = begin(setup, resume=resume, at=at)
         yield from events
+        if (yield from at_start(setup, state)):
+            return
         with _saver(setup) as saver:
             while True:
                 with closing(prefetch(batches.batch, state.step + 1, state.planned_steps)) as feed:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from wellfit.diagnosis.answer import Rule
 from wellfit.diagnosis.rules.accum_unnormalised import accum_unnormalised
 from wellfit.diagnosis.rules.divergence import divergence
+from wellfit.diagnosis.rules.failed_proof import failed_proof
 from wellfit.diagnosis.rules.generalisation_gap import generalisation_gap
 from wellfit.diagnosis.rules.gradient_explosion import gradient_explosion
 from wellfit.diagnosis.rules.loss_spike import loss_spike
@@ -42,6 +43,7 @@ def rules_with(names: Iterable[str]) -> dict[str, Rule]:
 
 
 RULES: dict[str, Rule] = {
+    "failed_proof": failed_proof,
     "non_finite": non_finite,
     "zero_loss": zero_loss,
     "divergence": divergence,
