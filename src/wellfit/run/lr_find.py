@@ -16,6 +16,7 @@ from wellfit.run.show import Quiet, Show
 
 if TYPE_CHECKING:
     from wellfit.data.batches import Batches
+    from wellfit.data.corpus import Corpus
     from wellfit.recipe.schema import Recipe
     from wellfit.training.batch_advice import BatchAdvice
     from wellfit.training.lr_finder import Found
@@ -121,7 +122,7 @@ def lr_find(
         )
         first_step, planned = 1, 0
         if run is not None:
-            first_step, planned = _take_up(setup, run)
+            first_step, planned = _take_up(setup, run, corpus)
         planned = planned or planned_steps(setup, batches, rows)
         spend = steps if steps is not None else max(LEAST, min(MOST, round(planned * SHARE_OF_RUN)))
         found = find(setup, steps=spend, planned=planned, first_step=first_step, told=show.stage)
@@ -176,8 +177,9 @@ def planned_steps(setup: Setup, batches: Batches, rows: int) -> int:
     ).steps
 
 
-def _take_up(setup: Setup, run: Path) -> tuple[int, int]:
+def _take_up(setup: Setup, run: Path, corpus: Corpus) -> tuple[int, int]:
     """Put a run's newest weights and moments into the setup → its next step, its planned steps."""
+    from wellfit.run.weights import open_corpus
     from wellfit.training import checkpoint, optimizers
     from wellfit.training.start import restore
 
@@ -187,6 +189,12 @@ def _take_up(setup: Setup, run: Path) -> tuple[int, int]:
             "there is no checkpoint to begin from",
             where=str(run),
             way_out="Give the folder of a run that has one, or leave --run out.",
+        )
+    if open_corpus(run).digest != corpus.digest:
+        raise RunError(
+            "the recipe's corpus is not the one this run was trained on",
+            where=str(run),
+            way_out="Give the run's own recipe, RUN/recipe.yaml, or leave --run out.",
         )
     state, weights, moments = checkpoint.load(
         newest,

@@ -264,7 +264,8 @@ def _marks(advice: RateAdvice) -> list[tuple[str, float]]:
     suggestion = advice.found.suggestion
     named = (
         ("fell fastest", suggestion.steepest),
-        ("lowest, then rose", suggestion.turning),
+        ("lowest", suggestion.turning),
+        ("rose for good", suggestion.edge),
         ("chosen", advice.found.choice.share),
     )
     return [(name, share) for name, share in named if share is not None]

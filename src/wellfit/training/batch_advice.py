@@ -70,8 +70,8 @@ def batch_advice(
                 {"train.batch_tokens": smaller},
             )
     return BatchAdvice(
-        f"{known} The batch is within a factor of {LARGE:g} of the scale, or as near as rows "
-        "allow: it may stay."
+        f"{known} The interval comes within a factor of {LARGE:g} of the batch, or the batch is "
+        "one of few rows: it may stay."
     )
 
 
@@ -84,7 +84,7 @@ def words(scale: NoiseScale) -> str:
     high = f"{_rounded(scale.high):,}" if math.isfinite(scale.high) else "no upper end"
     interval = f"95 % interval {_rounded(scale.low):,} to {high}"
     if not math.isfinite(scale.tokens):
-        return f"not to be told from these batches ({interval} tokens)"
+        return f"at least {_rounded(scale.low):,} tokens, no upper end can be told"
     return f"about {_rounded(scale.tokens):,} tokens ({interval})"
 
 
