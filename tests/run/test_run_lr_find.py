@@ -29,10 +29,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def test_text_and_files_tell_what_was_measured(own_home: Path, inside: Callable[..., Any]) -> None:
-    """One run of the command; every number printed stands in the JSON, and the patch is taken.
-
-    Break: the patch made from the largest rate for both groups.
-    """
+    """One run of the command; every number printed stands in the JSON, and the patch is taken."""
     before = digests(own_home)
     done = inside(
         own_home, "lr-find", "tiny.yaml", "train.budget.steps=700", "--steps", "150", "--out", "o"
@@ -78,10 +75,7 @@ def test_text_and_files_tell_what_was_measured(own_home: Path, inside: Callable[
 def test_from_a_checkpoint_it_goes_on_where_the_run_stands(
     own_home: Path, inside: Callable[..., Any]
 ) -> None:
-    """Weights and moments of step 24: the first loss is far below that of fresh weights.
-
-    Break: the weights not loaded; the first batch taken again.
-    """
+    """Weights and moments of step 24: the first loss is far below that of fresh weights."""
     run = own_home / "runs" / "tiny"
     before = digests(run)
     more = ("lr-find", "tiny.yaml", "--steps", "40", "--json")
@@ -148,7 +142,7 @@ def FOLDER(home: Path) -> tuple[str, ...]:  # noqa: N802 (a constant but for the
 
 
 def test_from_python_nothing_global_changes(own_home: Path) -> None:
-    """Random states and the number of threads are as before. Break: no random state put back."""
+    """Random states and the number of threads are as before."""
     import numpy as np
     import torch
 
@@ -175,7 +169,6 @@ def test_an_optimizer_without_a_rate_is_said(own_home: Path) -> None:
 
 
 def test_the_plot_puts_every_point_in_its_place() -> None:
-    """Break: the axis linear in the rate."""
     drawn = plot([(1e-4, 3.0), (1e-3, 2.0), (1e-2, 1.0)], {1e-3: "here"}, 53, height=3)
     assert [line[8:].rstrip().find("•") for line in drawn[:3]] == [0, 20, 40]
     assert drawn[-1].index("↑") == 28

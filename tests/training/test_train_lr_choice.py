@@ -40,7 +40,7 @@ def curve(steps=101, fall=3.0, middle=0.1, edge=5.0, noise=0.0):
 
 @pytest.mark.parametrize(("middle", "edge"), [(0.1, 5.0), (0.01, 0.5), (1.0, 30.0)])
 def test_the_marks_of_a_planted_curve_are_found(middle, edge):
-    """Break: the steepest place sought on the whole curve, or against the rate, not its log."""
+    """Break: the steepest place taken half way to the lowest."""
     found = suggest(RangeTest(trials(curve(middle=middle, edge=edge)), ""))
     assert middle / 2 < found.steepest < middle * 2
     assert edge / 2.5 < found.turning < edge * 2
@@ -56,7 +56,7 @@ def test_noise_on_the_losses_moves_the_marks_little():
 
 
 def test_no_suggestion_without_a_fall_or_without_a_turn():
-    """Breaks: any fall counts; the last share counts as the turn."""
+    """Breaks: any fall counts; no turn is asked for."""
     flat = suggest(RangeTest(trials(curve(fall=0.01, noise=0.05)), ""))
     assert flat.share is None and "saw no improvement" in flat.reasons[0]
     endless = suggest(RangeTest(trials(curve(edge=1e9)), ""))
@@ -157,7 +157,7 @@ def test_what_is_significantly_worse_is_judged_within_repeats():
 def test_false_alarms_are_as_rare_as_stated():
     """Of rates that do alike, few are called worse. The best of five is chosen for its luck.
 
-    Break: a limit of one standard error.
+    Break: a limit of half a standard error.
     """
     called = 0
     for seed in range(100):
@@ -187,7 +187,6 @@ def test_confidence_says_how_much_evidence_there_is():
 
 
 def test_a_longer_run_gets_a_lower_rate():
-    """Break: the horizon's law upside down."""
     done = trained(valley(2.0), [0.5, 1.0, 2.0, 4.0, 8.0])
     same = choose(LEFT_OPEN, done, planned=20)
     longer = choose(LEFT_OPEN, done, planned=320)

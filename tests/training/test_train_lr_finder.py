@@ -79,8 +79,7 @@ def descent(tmp_path, peak):
 def test_a_planted_stability_limit_is_found(tmp_path, peak):
     """Plain descent diverges from 2/λ on: found within a factor of 2.5, the choice below it.
 
-    Breaks: rates rising linearly instead of exponentially; shares reported for rates; an edge
-    taken where the loss was lowest.
+    Breaks: rates rising linearly instead of exponentially; an edge where the loss was lowest.
     """
     found = find(descent(tmp_path, peak), steps=200, planned=400)
     limit = 2.0
@@ -148,8 +147,7 @@ class Unsteady(Tiny):
 def test_every_bit_is_as_before(tmp_path, optimizer):
     """Weights, moments of a training under way, rates, gradients, buffers, modes, random states.
 
-    Breaks tried: no moments kept; moments handed back without a copy; no random state; the
-    mode of evaluation left on; gradients left.
+    Breaks: moments handed back without a copy; rates, buffers, gradients or random states not.
     """
     setup = made(tmp_path, Unsteady(), optimizer=optimizer)
     for step in (1, 2, 3):
@@ -178,7 +176,7 @@ def test_ctrl_c_puts_everything_back(tmp_path, stage):
 
 
 def test_a_training_begun_afterwards_is_the_same(tmp_path):
-    """Break: the model put back without its optimizer, or the data plan moved on."""
+    """Break: the weights not put back."""
     plain = [r for r in run(tmp_path / "plain", Tiny(dropout=0.1), Many()) if isinstance(r, Step)]
     model, batches = Tiny(dropout=0.1), Many()
     find(made(tmp_path, model, batches), steps=100, planned=12)
@@ -189,7 +187,7 @@ def test_a_training_begun_afterwards_is_the_same(tmp_path):
 
 
 def test_rates_are_compared_on_the_same_batches_and_scored_on_others(tmp_path):
-    """Break: each training drawing on where the one before it ended; scoring trained batches."""
+    """Break: training on the batches that are held back."""
     setup = made(tmp_path)
     feed = Feed(setup, 1)
     feed.hold_back(4)

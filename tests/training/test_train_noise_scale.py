@@ -81,7 +81,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(signal, batches):
 
 
 def test_without_a_gradient_the_interval_is_open():
-    """Break: a bootstrap-like interval that ends at the largest ratio seen."""
+    """Break: an interval of half to twice the estimate."""
     draw, true, deviations, _, _ = planted(3)
     opened = 0
     for _ in range(40):
