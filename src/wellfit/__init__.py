@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wellfit.api import diagnose, evaluate, generate, load_recipe, train
+    from wellfit.api import diagnose, evaluate, generate, load_recipe, lr_find, train
     from wellfit.errors import WellfitError
 
 __version__ = "0.1.0"
@@ -28,10 +28,13 @@ __all__ = [
     "evaluate",
     "generate",
     "load_recipe",
+    "lr_find",
     "train",
 ]
 
-_HOME = dict.fromkeys(("diagnose", "evaluate", "generate", "load_recipe", "train"), "wellfit.api")
+_HOME = dict.fromkeys(
+    ("diagnose", "evaluate", "generate", "load_recipe", "lr_find", "train"), "wellfit.api"
+)
 _HOME["WellfitError"] = "wellfit.errors"
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wellfit.recipe.schema import Recipe
     from wellfit.records import Evaluated
     from wellfit.run.conclude import Outcome
+    from wellfit.run.lr_find import RateAdvice
 
 
 def load_recipe(path: str | Path, changes: Iterable[str] = ()) -> Recipe:
@@ -65,6 +66,28 @@ def diagnose(
     from wellfit.diagnosis import diagnose as diagnose_history
 
     return diagnose_history(read(Path(path), Given(vocabulary_size, epochs, task)))
+
+
+def lr_find(
+    recipe: Recipe | str | Path,
+    *,
+    changes: Sequence[str] = (),
+    steps: int | None = None,
+    run: str | Path | None = None,
+) -> RateAdvice:
+    """A recipe → a learning rate with its evidence, and advice on the batch; nothing is trained.
+
+    `steps` is how many optimizer steps may be spent (default a fifth of the run's); with `run` it
+    begins at that run's newest checkpoint. Raises RecipeError, DataError, RunError or
+    CheckpointError.
+    """
+    from wellfit.recipe.schema import Recipe
+    from wellfit.run.lr_find import lr_find as find
+
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    if isinstance(recipe, Recipe) and changes:
+        raise TypeError("changes apply to a recipe file; use recipe.model_copy for a Recipe")
+    return find(loaded, steps=steps, run=Path(run) if run is not None else None)
 
 
 def evaluate(run: str | Path, split: str = "test", *, checkpoint: str | int = "") -> Evaluated:

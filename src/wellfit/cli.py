@@ -63,6 +63,7 @@ for door in (
     training.init,
     training.check,
     training.verify_resume,
+    training.lr_find,
 ):
     app.command()(door)
 app.command("list")(data.list_kind)

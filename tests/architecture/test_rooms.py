@@ -103,6 +103,7 @@ def test_public_names() -> None:
         "evaluate",
         "generate",
         "load_recipe",
+        "lr_find",
         "train",
     ]
     with pytest.raises(AttributeError, match="no attribute 'trian'"):

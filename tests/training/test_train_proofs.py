@@ -77,16 +77,18 @@ def test_trained_weights_pass(steps: int) -> None:
 
     Breaks when the scan looks for the lowest offset among 0 and 2 only.
     """
-    from wellfit.training.step import take_step
+    from train_parts import section
+
+    from wellfit.training.stepper import Stepper
 
     model = small()
     made = optimizer(model, AdamW(learning_rate=3e-3))
     batch = packed(1)
+    stepper = Stepper(
+        section(), model, made, list(model.parameters()), precision="fp32", device=CPU, seed=0
+    )
     for step in range(1, steps + 1):
-        take_step(
-            model, made, list(model.parameters()), batch, micro_batch=4, document_mask=True,
-            clip_norm=1.0, device=CPU, key=(0, step),
-        )  # fmt: skip
+        stepper.take(step, batch)
     found = proofs(model, [batch, packed(2)], made, step=steps)
     assert not faults(found)
     scan = found["label_offset"].data.get("scan")
@@ -100,20 +102,20 @@ def test_trained_weights_pass(steps: int) -> None:
 
 
 def leaking(seen: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Any:
-    """Which keys a query sees besides its own past → a mask that lets it."""
-    sound = transformer.attention_mask
+    """Which keys a query sees besides its own past → masks that let it."""
 
-    def mask(segments: Any, tokens: int, before: int, dtype: Any, device: Any) -> Any:
-        made = sound(segments, tokens, before, dtype, device)
-        if made is None:
-            return None
+    def masks(
+        model: Any, segments: Any, tokens: int, before: int, dtype: Any, device: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         keys = torch.arange(before + tokens)
-        extra = seen(keys[before:, None], keys[None])
+        visible = (keys <= keys[before:, None]) | seen(keys[before:, None], keys[None])
+        visible = visible[None, None]
         if segments is not None:
-            extra = extra & (segments[:, None, :, None] == segments[:, None, None, :])
-        return made.masked_fill(extra, 0.0)
+            visible = visible & (segments[:, None, :, None] == segments[:, None, None, :])
+        made = torch.zeros((), dtype=dtype).masked_fill(~visible, -torch.inf)
+        return made, made
 
-    return mask
+    return masks
 
 
 LEAKS = {
@@ -130,7 +132,7 @@ def test_a_look_ahead_is_a_causal_leak(
     leak: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Breaks when the proof compares only the last place, or changes only the last token."""
-    monkeypatch.setattr(transformer, "attention_mask", leaking(LEAKS[leak]))
+    monkeypatch.setattr(transformer, "attention_masks", leaking(LEAKS[leak]))
     for seed in SEEDS:
         for changes in ({}, {"init": "scaled_normal", "tie_embeddings": True}):
             model = small(seed=seed, **changes)

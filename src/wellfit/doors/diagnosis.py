@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from wellfit.doors.terms import AsJson, say
+from wellfit.doors.terms import AsJson, say, screen
 
 
 class Task(StrEnum):
@@ -81,11 +81,3 @@ def diagnose(
 def print_now(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-def screen() -> tuple[int, int]:
-    """Columns and lines of the terminal."""
-    import shutil
-
-    size = shutil.get_terminal_size()
-    return size.columns, size.lines

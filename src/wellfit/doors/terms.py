@@ -27,3 +27,11 @@ def say(text: str) -> None:
     """A text on standard output, with the end of its last line."""
     if text:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def screen() -> tuple[int, int]:
+    """Columns and lines of the terminal."""
+    import shutil
+
+    size = shutil.get_terminal_size()
+    return size.columns, size.lines

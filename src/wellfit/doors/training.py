@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from wellfit.doors.terms import AsJson, Changes, RecipeFile, say
+from wellfit.doors.terms import AsJson, Changes, RecipeFile, say, screen
 from wellfit.errors import RunError
 
 
@@ -116,3 +118,46 @@ def verify_resume(
         )
     say(found.to_json() if as_json else lines(found))
     raise typer.Exit(0 if found.exact else 1)
+
+
+def lr_find(
+    recipe: RecipeFile,
+    changes: Changes = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimizer steps to spend (default a fifth of the run's).")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Begin at this run's newest checkpoint.")
+    ] = None,
+    as_json: AsJson = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Write a picture.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write lr-find.json, .png and .html.")
+    ] = None,
+) -> None:
+    """Find a learning rate for a recipe, and say what the gradient noise means for its batch."""
+    from wellfit.run.load import load
+    from wellfit.run.lr_find import lr_find as run_lr_find
+    from wellfit.run.lr_find_show import (
+        advice_text,
+        refuse_picture,
+        write_all,
+        write_page,
+        write_picture,
+    )
+    from wellfit.run.show import Terminal
+
+    refuse_picture(plot)
+    with Terminal() as show:
+        advice = run_lr_find(load(recipe, tuple(changes or ())), steps=steps, run=run, show=show)
+    if html is not None:
+        write_page(advice, html)
+    if plot is not None:
+        write_picture(advice, plot)
+    if out is not None:
+        write_all(advice, out)
+    if as_json:
+        say(json.dumps(advice.to_json(), indent=2, allow_nan=False))
+    else:
+        say(advice_text(advice, min(screen()[0], 100) if sys.stdout.isatty() else 80))
