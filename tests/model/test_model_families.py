@@ -371,7 +371,7 @@ def reference_config(name: str) -> Any:
     if section.experts.count:
         more |= {
             "num_local_experts": section.experts.count,
-            "num_experts_per_tok": section.experts.per_token,
+            "num_experts_per_tok": section.experts.active,
         }
         if family == "qwen3":
             kind = transformers.Qwen3MoeConfig
