@@ -20,7 +20,7 @@ from wellfit.model.experts import (
 from wellfit.model.init import initialise
 from wellfit.recipe.schema import Sampling
 
-EXPERTS = {"count": 4, "per_token": 2, "hidden": 40}
+EXPERTS = {"count": 4, "active": 2, "hidden": 40}
 
 
 def tokens(rows: int = 3, length: int = 24, seed: int = 1) -> torch.Tensor:
@@ -39,7 +39,7 @@ def mixtral(make_section: Any, make_model: Any, **changes: Any) -> tuple[Any, An
         61,
         intermediate_size=section.expert_hidden,
         num_local_experts=section.experts.count,
-        num_experts_per_tok=section.experts.per_token,
+        num_experts_per_tok=section.experts.active,
         router_aux_loss_coef=section.experts.balance_loss,
         output_router_logits=True,
     )
@@ -48,11 +48,11 @@ def mixtral(make_section: Any, make_model: Any, **changes: Any) -> tuple[Any, An
     return model, reference
 
 
-@pytest.mark.parametrize("per_token", [1, 2, 4])
-def test_logits_equal_those_of_mixtral(make_section: Any, make_model: Any, per_token: int) -> None:
-    """Break: do not scale the weights of a token's experts to sum 1; or sort pairs unstably and
-    give `back` where `order` belongs."""
-    experts = {**EXPERTS, "per_token": per_token}
+@pytest.mark.parametrize("active", [1, 2, 4])
+def test_logits_equal_those_of_mixtral(make_section: Any, make_model: Any, active: int) -> None:
+    """Break: do not scale the weights of a token's experts to sum 1; or give `order` where `back`
+    belongs."""
+    experts = {**EXPERTS, "active": active}
     model, reference = mixtral(make_section, make_model, experts=experts)
     assert difference(model, reference, 24) <= 1e-5
 
@@ -94,7 +94,8 @@ def test_auxiliary_loss_is_the_mean_over_layers(make_section: Any, make_model: A
     squared log-sum of the logits (arXiv 2202.08906, equation 5).
 
     Layers are not pooled first, as Mixtral's own code does: there, expert 1 overfull in one layer
-    and empty in the next would count as balanced. Break: pool them; or leave out the square.
+    and empty in the next would count as balanced. Break: sum over the layers; or leave out the
+    square.
     """
     modeling = pytest.importorskip("transformers.models.mixtral.modeling_mixtral")
     experts = {**EXPERTS, "balance_loss": 0.3, "router_z_loss": 0.05}
@@ -115,7 +116,7 @@ def test_a_mixture_is_the_weighted_sum_of_its_experts(
 ) -> None:
     """Against each token's experts one by one, with shared ones. Break: leave the weights out of
     the sum; or weight the shared experts too."""
-    experts = {**EXPERTS, "count": 5, "per_token": 3, "normalise": normalise, "shared": 2}
+    experts = {**EXPERTS, "count": 5, "active": 3, "normalise": normalise, "shared": 2}
     section = make_section(experts=experts, activation=activation, layers=1)
     mixture = make_model(section).blocks[0].feedforward
     assert isinstance(mixture, MixtureOfExperts)
@@ -161,9 +162,9 @@ def test_a_mixture_is_the_weighted_sum_of_its_experts(
 def test_every_token_goes_through_exactly_k_experts(make_section: Any, make_model: Any) -> None:
     """However uneven the router is: one that sends every token to the same experts drops none.
 
-    Break: cut each expert's tokens at an even share; or count pairs of the pass before.
+    Break: cut each expert's tokens at a capacity.
     """
-    model = make_model(make_section(experts={**EXPERTS, "count": 6, "per_token": 2}))
+    model = make_model(make_section(experts={**EXPERTS, "count": 6, "active": 2}))
     model.hidden(tokens(3))
     load = model.expert_load()
     assert load.shape == (2, 6)
@@ -178,7 +179,7 @@ def test_every_token_goes_through_exactly_k_experts(make_section: Any, make_mode
 
 
 def test_a_row_alone_is_as_in_a_batch(make_section: Any, make_model: Any) -> None:
-    """No capacity, so other rows change nothing. Break: give experts a capacity."""
+    """No capacity, so other rows change nothing. Break: drop the tokens that come last."""
     model = make_model(make_section(experts=EXPERTS))
     batch = tokens(4)
     together = model.logits(model.hidden(batch))

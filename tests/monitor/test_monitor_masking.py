@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wellfit.monitor.masking import mask_arguments, mask_text
+from wellfit.monitor.masking import mask_arguments, mask_text, names_a_secret
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,10 @@ def test_a_flag_without_a_value_masks_no_other_flag() -> None:
 def test_text_keeps_its_lines() -> None:
     text = "a: 1\nhub:\n  token: abc # mine\n  keys: [1, 2]\nsecret:\n  b: 2\n"
     assert mask_text(text) == text.replace("abc", "<masked>")
+
+
+def test_no_setting_is_named_like_a_secret() -> None:
+    """The run folder's recipe would lack its value. Break: call a setting `per_token`."""
+    from wellfit.recipe.settings import settings
+
+    assert not [one.path for one in settings() if names_a_secret(one.path)]

@@ -50,7 +50,8 @@ def test_the_table_has_the_presets_of_the_schema() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_has_its_published_number_of_parameters(name: str) -> None:
-    """Break: one layer more in a row of the table, or a tied head where none is."""
+    """Break: one layer more in a row of the table; Qwen 2.5 without biases; Gemma 2 without
+    post-norms."""
     published = PRESETS[name]
     assert parameter_count(preset_model(name), published.vocabulary) == published.parameters
     assert KNOWN.get(name, published.parameters) == published.parameters
@@ -84,7 +85,7 @@ def test_sections_inside_the_model_are_filled_too() -> None:
     scaling = model.rope_scaling
     assert (scaling.kind, scaling.factor, scaling.original_context) == ("llama3", 2.0, 8192)
     experts = recipe({"preset": "mixtral-8x7b"}, "model.experts.count=4").model.experts
-    assert (experts.count, experts.per_token, experts.balance_loss) == (4, 2, 0.01)
+    assert (experts.count, experts.active, experts.balance_loss) == (4, 2, 0.01)
 
 
 def test_what_follows_from_a_width_follows_another_width() -> None:
@@ -97,7 +98,7 @@ def test_what_follows_from_a_width_follows_another_width() -> None:
 
 
 def test_the_resolved_recipe_loads_to_the_same(write: Callable[..., Any]) -> None:
-    """Break: leave the preset's facts out of what is shown."""
+    """Break: leave the preset's name out of what is shown."""
     from wellfit.recipe.load import load_recipe
 
     whole = recipe({"preset": "gemma3-4b"})
@@ -125,7 +126,7 @@ def test_the_table_of_presets_names_each() -> None:
     [
         ("preset: gpt3", "did you mean gpt2?"),
         ("preset: llama-7", "did you mean llama-7b?"),
-        ("experts: {count: 2, per_token: 3}", "per_token 3 is more than count 2; try per_token 2"),
+        ("experts: {count: 2, active: 3}", "active 3 is more than count 2; try active 2"),
         (
             "rope_scaling: {kind: yarn, factor: 2}",
             "kind yarn needs original_context, the context that the base was made for; "

@@ -121,7 +121,7 @@ def test_mixtral_has_its_published_numbers_of_parameters() -> None:
     """
     mixtral = Model(
         context=32_768, layers=32, width=4096, heads=32, kv_heads=8, hidden=14_336, qk_norm=False,
-        experts={"count": 8, "per_token": 2},
+        experts={"count": 8, "active": 2},
     )  # fmt: skip
     assert parameter_count(mixtral, 32_000) == 46_702_792_704
     assert active_parameter_count(mixtral, 32_000) == 12_879_925_248

@@ -45,7 +45,7 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         experts, hidden = model.experts, model.expert_hidden
         self.activation = model.activation
-        self.per_token, self.normalise = experts.per_token, experts.normalise
+        self.active, self.normalise = experts.active, experts.normalise
         self.router = Linear(model.width, experts.count, bias=False)
         if model.activation in GATED:
             self.gate = ExpertLinear(experts.count, model.width, hidden)
@@ -61,18 +61,18 @@ class MixtureOfExperts(nn.Module):
         # Exact whatever the arithmetic: rounded logits would swap experts (arXiv 2202.08906, 4).
         logits = functional.linear(tokens.float(), self.router.weight.float())
         shares = logits.softmax(dim=-1)
-        weights, chosen = shares.topk(self.per_token, dim=-1)
+        weights, chosen = shares.topk(self.active, dim=-1)
         if self.normalise:
             weights = weights / weights.sum(dim=-1, keepdim=True)
         order, back, counts = sort_by_expert(chosen, logits.shape[-1])
         self.load = counts
         self.balance = load_balance(shares, counts)
         self.router_z = logits.logsumexp(dim=-1).square().mean()
-        sorted_tokens = _take(tokens, order, back, self.per_token)
+        sorted_tokens = _take(tokens, order, back, self.active)
         gate = self.gate(sorted_tokens, counts) if self.activation in GATED else None
         inner = inner_features(self.activation, self.up(sorted_tokens, counts), gate)
         parts = _take(self.down(inner, counts), back, order, 1)
-        parts = parts.view(len(tokens), self.per_token, -1)
+        parts = parts.view(len(tokens), self.active, -1)
         mixed = (parts * weights.to(x.dtype).unsqueeze(-1)).sum(dim=1).view(x.shape)
         return mixed + self.shared(x) if hasattr(self, "shared") else mixed
 

@@ -177,7 +177,7 @@ class Transformer(nn.Module):
     def expert_load(self) -> Tensor:
         """Tokens that each expert got in the last forward pass [layers, experts], on its device.
 
-        Nothing waits for the device; each row sums to the tokens of the pass times `per_token`.
+        Nothing waits for the device; each row sums to the tokens of the pass times `active`.
         A dense model gives [0, 0].
         """
         loads = [one.load for one in self._mixtures()]

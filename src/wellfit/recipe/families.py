@@ -79,8 +79,8 @@ def _llama_3_1(factor: float) -> dict[str, Any]:
     return {**_LLAMA_3} | {f"rope_scaling.{key}": value for key, value in scaling.items()}
 
 
-def _mixture(common: Mapping[str, Any], count: int, per_token: int) -> dict[str, Any]:
-    experts = {"count": count, "per_token": per_token, "hidden": 0, "shared": 0, "normalise": True}
+def _mixture(common: Mapping[str, Any], count: int, active: int) -> dict[str, Any]:
+    experts = {"count": count, "active": active, "hidden": 0, "shared": 0, "normalise": True}
     return {**common} | {f"experts.{key}": value for key, value in experts.items()}
 
 

@@ -48,7 +48,7 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
         ("model", key)
         for key in ("width", "heads", "kv_heads", "position", "head_width", "rotary_share")
     ),
-    ("model", "experts"): (("model", "experts", "count"), ("model", "experts", "per_token")),
+    ("model", "experts"): (("model", "experts", "count"), ("model", "experts", "active")),
     ("model", "rope_scaling"): tuple(
         ("model", "rope_scaling", key)
         for key in (

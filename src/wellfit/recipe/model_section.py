@@ -81,7 +81,7 @@ class Experts(Section):
     count: int = Field(
         0, ge=0, le=4096, description="Experts of a layer; 0 is one feed-forward for all tokens."
     )
-    per_token: int = Field(
+    active: int = Field(
         2, ge=1, le=4096, description="Experts that a token goes through: the most probable ones."
     )
     hidden: int = Field(
@@ -102,10 +102,10 @@ class Experts(Section):
 
     @model_validator(mode="after")
     def _enough_of_them(self) -> Experts:
-        if self.count and self.per_token > self.count:
+        if self.count and self.active > self.count:
             raise ValueError(
-                f"per_token {self.per_token} is more than count {self.count}; "
-                f"try per_token {min(2, self.count)}"
+                f"active {self.active} is more than count {self.count}; "
+                f"try active {min(2, self.count)}"
             )
         return self
 

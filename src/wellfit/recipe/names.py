@@ -127,8 +127,8 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("model.head_width", (HF, LITGPT, TORCHTUNE), "head_dim head_size d_head kv_channels", ""),
     ("model.experts.count", (HF, LITGPT), "num_local_experts num_experts n_routed_experts "
      "n_experts n_expert moe_num_experts num_moe_experts", ""),
-    ("model.experts.per_token", (HF, LITGPT), "num_experts_per_tok n_expert_per_token moe_top_k "
-     "num_experts_per_token experts_per_token moe_router_topk", ""),
+    ("model.experts.active", (HF, LITGPT), "num_experts_per_tok n_expert_per_token moe_top_k "
+     "num_experts_per_token experts_per_token per_token moe_router_topk", ""),
     ("model.experts.hidden", (HF, LITGPT), "moe_intermediate_size expert_intermediate_size "
      "moe_ffn_hidden_size", ""),
     ("model.experts.shared", (HF, LITGPT), "n_shared_experts num_shared_experts n_shared_expert",

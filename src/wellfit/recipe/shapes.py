@@ -113,7 +113,7 @@ def active_parameter_count(model: Model, vocabulary_size: int) -> int:
     """Trainable numbers that one token meets: all of them but the experts it is not sent to.
 
     >>> mixtral = Model(context=8192, layers=32, width=4096, heads=32, kv_heads=8, hidden=14336,
-    ...                 qk_norm=False, experts={"count": 8, "per_token": 2})
+    ...                 qk_norm=False, experts={"count": 8, "active": 2})
     >>> parameter_count(mixtral, 32_000), active_parameter_count(mixtral, 32_000)
     (46702792704, 12879925248)
     """
@@ -122,7 +122,7 @@ def active_parameter_count(model: Model, vocabulary_size: int) -> int:
 
 def _active(shape: Shape, model: Model) -> int:
     if len(shape.shape) == 3:  # one matrix an expert
-        return shape.parameters // model.experts.count * model.experts.per_token
+        return shape.parameters // model.experts.count * model.experts.active
     return shape.parameters
 
 
