@@ -12,16 +12,36 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from wellfit.recipe.data_section import Data, Duplicates, Source, Split, Tokenizer
 from wellfit.recipe.model_section import Model, Role, Size
+from wellfit.recipe.optimizer_section import (
+    OPTIMIZERS,
+    SGD,
+    Adafactor,
+    AdamW,
+    AdamW8bit,
+    Group,
+    Groups,
+    Lion,
+    Muon,
+    Optimizer,
+    Schedule,
+)
 from wellfit.recipe.section import Call, Section, Share
-from wellfit.recipe.train_section import AdamW, Budget, Muon, Optimizer, Schedule, Train
+from wellfit.recipe.train_section import Budget, Train
 
 __all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "Adafactor",
     "AdamW",
+    "AdamW8bit",
     "Budget",
     "Call",
     "Data",
     "Duplicates",
     "Evaluate",
+    "Group",
+    "Groups",
+    "Lion",
     "Model",
     "Monitor",
     "Muon",
