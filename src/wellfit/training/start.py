@@ -176,11 +176,9 @@ def _take_up(
     setup: Setup, path: Path, fresh: checkpoint.State
 ) -> tuple[list[str], checkpoint.State]:
     """A checkpoint and the state of a fresh start in; what differs between them, and the state."""
-    state, weights, moments = checkpoint.load(
-        path,
-        {name: parameter.shape for name, parameter in setup.parameters.items()},
-        optimizers.moments(setup.section.optimizer, setup.model.roles()),
-    )
+    shapes = {name: parameter.shape for name, parameter in setup.parameters.items()}
+    expected = optimizers.moments(setup.section.optimizer, setup.model.roles(), shapes)
+    state, weights, moments = checkpoint.load(path, shapes, expected)
     restore(setup, weights, moments)
     before = {**_mathematics(state.settings), **state.build, "seed": state.seed}
     now = {**_mathematics(fresh.settings), **fresh.build, "seed": fresh.seed}
