@@ -64,6 +64,24 @@ def test_adamw_follows_the_paper_and_decays_only_matrices_and_the_head():
             )
 
 
+def test_muon_turns_matrices_and_adamw_all_else():
+    """Break: the head among Muon's matrices."""
+    parameters, plain = parts.weights(), parts.weights()
+    made = parts.built("muon", parameters)
+    roles = {name: role for name, role in parts.ROLES.items() if role != "matrix"}
+    others = {name: plain[name] for name in roles}
+    reference = optimizers.build(parts.settings("adamw", epsilon=1e-10), others, roles)
+    for step in range(1, 6):
+        parts.steep(parameters, step)
+        parts.steep(plain, step)
+        made.step()
+        reference.step()
+    for name in others:
+        assert torch.equal(parameters[name], plain[name])
+    turned = {key for key in made.state() if key.endswith("/momentum_buffer")}
+    assert turned == {f"{name}/momentum_buffer" for name in parts.ROLES.keys() - roles.keys()}
+
+
 @pytest.mark.parametrize("states", ["device", "paged"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_optimizer_goes_on_bit_for_bit(kind, states, tmp_path):
