@@ -50,8 +50,10 @@ def test_lion_follows_the_paper():
 
 @pytest.mark.parametrize("scale", [False, True], ids=["plain", "by size"])
 def test_adafactor_follows_the_paper(scale):
-    """Algorithm 4 written down again. Break: means over the wrong axis; no clipping; a scale that
-    also multiplies the decay."""
+    """Algorithm 4 written down again.
+
+    Break: rows not divided by their mean; no clipping; a scale that also multiplies the decay.
+    """
 
     def adafactor(weight, gradient, memory, step, decay):
         beta = 1 - step**-0.8
@@ -77,10 +79,13 @@ def test_adafactor_is_that_of_transformers():
     from transformers.optimization import Adafactor
 
     ours, theirs = weights(), weights()
-    made = built("adafactor", ours, weight_decay=0.0, scale_by_size=True, clip_threshold=0.5)
+    made = built(
+        "adafactor", ours, weight_decay=0.0, scale_by_size=True, clip_threshold=0.5, epsilon=0.01
+    )
     reference = Adafactor(
         list(theirs.values()),
         lr=0.01,
+        eps=(0.01, 1e-3),
         scale_parameter=True,
         relative_step=False,
         warmup_init=False,
@@ -239,7 +244,7 @@ def restored(state, key: str, table: np.ndarray, size: int) -> np.ndarray:
 def test_eight_bits_learn_as_thirty_two_do():
     """A two-layer student of a teacher, 100 steps: losses within 3 % of AdamW's, all the way.
 
-    Break: one scale for a whole tensor, or a linear map: the loss is another after 20 steps.
+    Break: a linear map in place of the dynamic one: losses differ by 7 %.
     """
     losses = {}
     for kind in ("adamw", "adamw_8bit"):

@@ -57,7 +57,7 @@ def test_a_refused_first_step_is_as_if_it_had_not_been(variant):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_applied_step_has_the_bits_of_an_unconditional_one(variant, dtype, monkeypatch):
-    """Break: a decay factor computed in float32 on one way and float64 on the other."""
+    """Break: a decay factor that is rounded otherwise on one of the two ways."""
     if dtype is torch.bfloat16 and variant != "muon":
         pytest.skip("only Muon has a choice of arithmetic")
     monkeypatch.setattr(muon, "arithmetic", lambda device: dtype)
