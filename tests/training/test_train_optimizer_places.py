@@ -31,7 +31,7 @@ def trained(kind, *, place=None, apply=None, **changes):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_paged_moments_have_the_same_bits(kind):
-    """Break: two tensors of the file at one offset, or codes that begin as byte 0."""
+    """Break: two tensors of the file at one offset."""
     assert differing(trained(kind), trained(kind, states="paged")) == []
 
 

@@ -22,7 +22,7 @@ def heights(lines: list[str]) -> list[float]:
 @pytest.mark.parametrize("steps", [1, 7, 60, 61, 997])
 @pytest.mark.parametrize("kind", SHAPES)
 def test_each_bar_is_the_highest_rate_of_its_sixtieth(kind, steps):
-    """Break: the rate at the first step of a bar; rows counted from above."""
+    """Break: the rate at the first step of a bar."""
     train = section(budget={"steps": steps}, schedule={"kind": kind, "warmup": 0.2})
     lines = rate_plot(train)
     assert len(lines) == 3 + ROWS == 8
