@@ -1,4 +1,4 @@
-"""Writes the generated pages: docs/capabilities.md from docs/capabilities.toml.
+"""Writes docs/capabilities.md from capabilities.toml, and the tables of docs/recipe.md.
 
 `make docs` runs it; a test fails when a page is not what this writes.
 """
@@ -45,7 +45,22 @@ def capabilities_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"capabilities.md": capabilities_page}
+def recipe_page() -> str:
+    """docs/recipe.md with its tables made anew from the schema and the dial."""
+    from wellfit.recipe.show import settings_table
+    from wellfit.recipe.sizes import sizes_table
+
+    page = (DOCS / "recipe.md").read_text()
+    tables = {"settings": settings_table(), "sizes": f"```\n{sizes_table()}\n```\n"}
+    for name, table in tables.items():
+        before, begin, rest = page.partition(f"<!-- {name}: begin -->\n")
+        _, end, after = rest.partition(f"<!-- {name}: end -->")
+        assert begin and end, name
+        page = before + begin + table + end + after
+    return page
+
+
+PAGES = {"capabilities.md": capabilities_page, "recipe.md": recipe_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -60,7 +60,10 @@ EXPECTED = [
     ("recipe.yaml:20: train.batch_tokens 250 is not a multiple of", "model.context 100; try 200"),
     ("recipe.yaml:21: train.budget: give exactly one", "here steps and minutes"),
     ("recipe.yaml:22: train.optimizer.learning_rate = 1e-3: text", "write it without quotes"),
-    ("recipe.yaml:22: train.optimizer.momentum = 0.9: a setting of muon only", "learning_rate"),
+    (
+        "recipe.yaml:22: train.optimizer.momentum = 0.9: a setting of muon and sgd only",
+        "learning_rate",
+    ),
     ("recipe.yaml:23: learning_rate = 3: unknown", "is train.optimizer.learning_rate here"),
     ("command line: model.dropout = 2: too large", "a number from 0 to below 1"),
     ("command line: foo: a change is `key=value`", "train.budget.steps=100"),
@@ -119,7 +122,30 @@ def test_each_kind_of_fault(faults: Faults, smallest: str, extra: str, words: st
     [
         ("optimizer: adamw", "train.optimizer = adamw: text", "optimizer: {kind: adamw}"),
         ("optimizer: {kind: adam}", "train.optimizer.kind = adam: not one", "did you mean adamw?"),
-        ("optimizer: {kind: sgd}", "train.optimizer.kind = sgd", "one of adamw, muon"),
+        ("optimizer: {kind: adagrad}", "train.optimizer.kind = adagrad", "one of adamw, muon"),
+        ("optimizer: {kind: paged_adamw_8bit}", "kind = paged_adamw_8bit", "mean adamw_8bit?"),
+        (
+            "optimizer: {kind: sgd, nesterov: true, momentum: 0}",
+            "nesterov looks ahead along the momentum, and momentum is 0",
+            "train.optimizer: ",
+        ),
+        (
+            "optimizer: {kind: lion, groups: {heads: {rate: 2}}}",
+            "unknown setting; did you mean head?",
+            "train.optimizer.groups has embedding, position, matrix, norm, bias, head",
+        ),
+        (
+            "optimizer: {groups: {head: {rate: -1}}}",
+            "train.optimizer.groups.head.rate = -1: too small",
+            "give a number of at least 0",
+        ),
+        (
+            "optimizer: {cpu_offload: true}",
+            "cpu_offload of torchtune, Hugging Face is train.optimizer.states here",
+            "offload",
+        ),
+        ("schedule: {kind: inverse_square_root}", "not one of", "did you mean inverse_sqrt?"),
+        ("schedule: {kind: constant_with_warmup}", "not one of", "did you mean constant?"),
         ("optimizer: {learning_rate: 0}", "learning_rate = 0: too small", "above 0"),
         ("optimizer: {kind: adamw, matrix_learning_rate: 1}", "a setting of muon only", "beta1"),
         ("batch_tokens: 100", "train.batch_tokens 100 is not a multiple of", "try 256"),

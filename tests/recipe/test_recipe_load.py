@@ -28,7 +28,8 @@ def test_smallest_recipe_and_where_its_values_came_from(load: Load, smallest: st
     assert provenance["data.sources.0.format"] == "default"
     assert provenance["train.budget.minutes"] == "recipe.yaml:6"
     assert provenance["train.optimizer.learning_rate"] == "recipe.yaml:7"
-    assert provenance["train.optimizer.beta1"] == "default"
+    assert provenance["train.optimizer.beta1"] == "size nano: Adam's own (arXiv 1412.6980)"
+    assert provenance["train.optimizer.epsilon"] == "default"
     assert provenance["train.optimizer.matrix_learning_rate"].startswith("size nano: 0.02 at")
     assert provenance["model.layers"] == "command line"
     assert provenance["model.width"].startswith("size nano: ")
@@ -67,7 +68,7 @@ def test_a_budget_replaces_a_budget_and_another_optimizer_starts_afresh(
     assert recipe.train.budget.minutes is None
     assert recipe.train.optimizer.kind == "adamw"
     assert recipe.train.optimizer.beta2 == 0.95
-    assert recipe.provenance["train.optimizer.beta2"] == "default"
+    assert recipe.provenance["train.optimizer.beta2"].startswith("size nano: GPT-3's")
     kept = load("base: base.yaml\ntrain: {optimizer: {beta1: 0.8}}\n")
     assert kept.train.optimizer.kind == "muon"
     assert kept.train.optimizer.momentum == 0.9  # type: ignore[union-attr]

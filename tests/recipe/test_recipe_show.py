@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wellfit.recipe import names
 from wellfit.recipe.load import load_recipe, parse_recipe
-from wellfit.recipe.schema import Recipe
+from wellfit.recipe.schema import OPTIMIZERS, Recipe, Role
 from wellfit.recipe.settings import leaves, setting_at
 from wellfit.recipe.settings import settings as every_setting
 from wellfit.recipe.show import recipe_text, settings_table
@@ -22,6 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = [*ROOT.glob("recipes/*.yaml"), *ROOT.glob("src/wellfit/run/recipes/*.yaml")]
 
 TEXT = st.text(max_size=12)
+GROUPS = st.none() | st.dictionaries(
+    st.sampled_from(get_args(Role)),
+    st.fixed_dictionaries({}, optional={"rate": st.floats(0, 9), "weight_decay": st.floats(0, 9)}),
+)
 NAME = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,8}", fullmatch=True)
 SHARE = st.floats(0, 0.49)
 POSITIVE = st.floats(min_value=1e-300, max_value=1e300)
@@ -60,8 +64,10 @@ MAPPING = st.fixed_dictionaries(
             {"budget": st.fixed_dictionaries({"epochs": POSITIVE})
              | st.fixed_dictionaries({"tokens": st.integers(1, 10**20)})},
             optional={
-                "optimizer": st.fixed_dictionaries({"kind": st.just("adamw")},
-                                                   optional={"learning_rate": POSITIVE})
+                "optimizer": st.fixed_dictionaries(
+                    {"kind": st.sampled_from([kind for kind in OPTIMIZERS if kind != "muon"])},
+                    optional={"learning_rate": POSITIVE, "groups": GROUPS},
+                )
                 | st.fixed_dictionaries({"matrix_learning_rate": POSITIVE}),
                 "document_mask": st.booleans(),
             },
@@ -112,6 +118,28 @@ def test_every_value_is_printed_with_where_it_came_from() -> None:
     commented = [line for line in text.splitlines() if "  # " in line]
     assert len(commented) == len(list(leaves(recipe)))
     assert set(recipe.provenance) == {dotted(place) for place, _ in leaves(recipe)}
+
+
+def test_a_drawing_stands_below_the_schedule_and_is_no_value() -> None:
+    """Breaks when the drawing's lines are not comments, or stand under another section."""
+    recipe = parse_recipe(
+        {"name": "x", "data": {"sources": [{"path": "a"}]}, "train": {"budget": {"steps": 3}}}
+    )
+    lines = recipe_text(recipe, ["one", "  two: 2", ""]).splitlines()
+    first = lines.index("    # one")
+    assert lines[first - 1].startswith("    final_share: 0.0")
+    assert lines[first + 1 : first + 3] == ["    #   two: 2", "    #"]
+    assert lines[first + 3].startswith("  clip_norm: ")
+    drawn = parse_recipe(read_yaml("\n".join(lines)).value)
+    assert drawn.model_dump() == recipe.model_dump()
+
+
+def test_what_all_optimizers_have_stands_once_in_the_table() -> None:
+    table = settings_table()
+    assert table.count("`train.optimizer.states`") == 1
+    assert table.count("`train.optimizer.groups.head.rate`") == 1
+    assert "| `train.optimizer.momentum` (sgd) |" in table
+    assert "| `train.optimizer.beta1` (adamw, adamw_8bit) |" in table
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)

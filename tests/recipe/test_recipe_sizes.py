@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wellfit.recipe.load import parse_recipe
-from wellfit.recipe.schema import Muon, Recipe, Size
+from wellfit.recipe.schema import OPTIMIZERS, Muon, Recipe, Size
 from wellfit.recipe.shapes import parameter_count
 from wellfit.recipe.sizes import DIALS, fill, sizes_table
 
@@ -87,9 +87,40 @@ def test_what_is_set_is_followed() -> None:
     assert cosine.provenance["train.schedule.decay_share"] == "default"
 
 
-def test_every_added_number_has_a_reason() -> None:
+def test_every_optimizer_has_its_rates_from_the_dial() -> None:
+    """Break: AdamW's rate for Lion, or betas of a kind left to the schema without a reason."""
+    rates = {
+        kind: recipe({"width": 768}, optimizer={"kind": kind}).train.optimizer
+        for kind in OPTIMIZERS
+    }
+    assert {kind: one.learning_rate for kind, one in rates.items()} == {
+        "adamw": 6e-4, "adamw_8bit": 6e-4, "muon": 0.0035, "lion": 1.2e-4, "adafactor": 6e-4,
+        "sgd": 0.1,
+    }  # fmt: skip
+    assert (rates["lion"].beta1, rates["lion"].beta2, rates["lion"].weight_decay) == (
+        0.95,
+        0.98,
+        0.5,
+    )
+    scaled = recipe({}, optimizer={"kind": "adafactor", "scale_by_size": True}).train.optimizer
+    assert scaled.learning_rate == 0.01
+    own = {"adamw": {"beta1", "beta2"}, "lion": {"beta1", "beta2"}, "sgd": {"momentum"},
+           "adamw_8bit": {"beta1", "beta2"}, "adafactor": {"decay_power"},
+           "muon": {"momentum", "beta1", "beta2"}}  # fmt: skip
+    for kind, keys in own.items():
+        given = fill({"train": {"optimizer": {"kind": kind}}})
+        assert {f"train.optimizer.{key}" for key in keys} < given.keys()
+    for kind in ("lion", "adafactor", "sgd"):
+        given = fill({"train": {"optimizer": {"kind": kind}}})
+        assert "not measured here" in given["train.optimizer.learning_rate"][1]
+    assert recipe({}, schedule={"kind": "one_cycle"}).train.schedule.warmup == 0.3
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_every_added_number_has_a_reason(kind: str) -> None:
     for size in DIALS:
-        for path, (value, reason) in fill({"model": {"size": size}}).items():
+        raw = {"model": {"size": size}, "train": {"optimizer": {"kind": kind}}}
+        for path, (value, reason) in fill(raw).items():
             assert value is not None, path
             assert len(reason) > 5, path
             assert "\n" not in reason, path
@@ -114,7 +145,7 @@ MODEL = {
 
 @given(
     st.fixed_dictionaries({}, optional=MODEL),
-    st.sampled_from([None, "adamw", "muon"]),
+    st.sampled_from([None, *OPTIMIZERS]),
     st.sampled_from([None, 1, 3, 64]),
 )
 @settings(deadline=None, max_examples=300)
@@ -132,7 +163,7 @@ def test_any_choice_gives_a_sound_whole(
     assert whole.train.batch_tokens % whole.model.context == 0
     rows = whole.train.batch_tokens // whole.model.context
     assert micro_batch or whole.train.micro_batch <= rows
-    assert 0 < whole.train.optimizer.learning_rate < 0.1
+    assert 0 < whole.train.optimizer.learning_rate <= 0.1
     head_width = whole.model.width / whole.model.heads
     if whole.model.width % 256 == 0 and "kv_heads" not in model:
         assert math.isclose(head_width, 128)

@@ -6,14 +6,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from run_settings import RECIPE, observe_corpus, observe_training, write_documents
 
 from wellfit.data.corpus import Corpus
 from wellfit.recipe.load import parse_recipe
-from wellfit.recipe.schema import Recipe
+from wellfit.recipe.schema import OPTIMIZERS, Recipe, Role
 from wellfit.recipe.settings import settings
 from wellfit.run.setting import corpus_folder
 
@@ -143,16 +143,17 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "train.optimizer.beta2": ((), "train.optimizer.beta2=0.5", "weights"),
     "train.optimizer.epsilon": ((), "train.optimizer.epsilon=0.1", "weights"),
     "train.optimizer.weight_decay": ((), "train.optimizer.weight_decay=0.5", "weights"),
-    "train.optimizer.learning_rate adamw": (ADAMW, "train.optimizer.learning_rate=0.5", "weights"),
-    "train.optimizer.beta1 adamw": (ADAMW, "train.optimizer.beta1=0.5", "weights"),
-    "train.optimizer.beta2 adamw": (ADAMW, "train.optimizer.beta2=0.5", "weights"),
-    "train.optimizer.epsilon adamw": (ADAMW, "train.optimizer.epsilon=0.1", "weights"),
-    "train.optimizer.weight_decay adamw": (ADAMW, "train.optimizer.weight_decay=0.5", "weights"),
+    "train.optimizer.states": ((), "train.optimizer.states=offload", "error"),
     "train.schedule.kind": ((), COSINE[0], "rates"),
     "train.schedule.warmup": ((), "train.schedule.warmup=3", "rates"),
     "train.schedule.decay_share": (
         ("train.schedule.kind=wsd", "train.schedule.decay_share=1"),
         "train.schedule.decay_share=0.5",
+        "rates",
+    ),
+    "train.schedule.power": (
+        ("train.schedule.kind=polynomial",),
+        "train.schedule.power=1",
         "rates",
     ),
     "train.schedule.final_share": ((), "train.schedule.final_share=0.5", "rates"),
@@ -200,6 +201,38 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "monitor.sampling.top_p": ((), "monitor.sampling.top_p=0.01", "samples"),
     "monitor.sampling.seed": ((), "monitor.sampling.seed=5", "samples"),
 }
+# Settings of the kinds of optimizer that are not the default, as they stand in `TRAINING`.
+OF_KINDS: dict[str, dict[str, str]] = {
+    "adamw": {
+        "learning_rate": "0.5", "beta1": "0.5", "beta2": "0.5", "epsilon": "0.1",
+        "weight_decay": "0.5",
+    },
+    "adamw_8bit": {
+        "learning_rate": "0.5", "beta1": "0.5", "beta2": "0.5", "epsilon": "0.1",
+        "weight_decay": "0.5",
+    },
+    "adafactor": {
+        "learning_rate": "0.5", "scale_by_size": "true", "decay_power": "0.3",
+        "clip_threshold": "0.1", "epsilon": "0.1", "weight_decay": "0.5",
+        "smallest_size": "0.5 train.optimizer.scale_by_size=true",
+    },
+    "lion": {"learning_rate": "0.5", "beta1": "0.1", "beta2": "0.1", "weight_decay": "0.1"},
+    "sgd": {"learning_rate": "0.5", "momentum": "0.5", "nesterov": "true", "weight_decay": "0.5"},
+}  # fmt: skip
+for kind, changes in OF_KINDS.items():
+    for name, change in changes.items():
+        value, *more = change.split()
+        TRAINING[f"train.optimizer.{name} {kind}"] = (
+            (f"train.optimizer.kind={kind}", *more),
+            f"train.optimizer.{name}={value}",
+            "weights",
+        )
+# Groups are the same for every kind.
+NEEDED = {"position": ("model.position=learned",), "bias": ("model.bias=true",)}
+for role in get_args(Role):
+    for name, value in (("rate", 0.5), ("weight_decay", 0.7)):
+        path = f"train.optimizer.groups.{role}.{name}"
+        TRAINING[path] = (NEEDED.get(role, ()), f"{path}={value}", "weights")
 # What these change is where files stand; see the last test.
 PLACES = {"name", "data.folder"}
 
@@ -255,8 +288,15 @@ def test_no_setting_of_the_schema_is_left_out() -> None:
     leaves = {one.path for one in settings() if one.form != "section"}
     tested = {f"data.{path}" for path in DATA} | {path.split()[0] for path in TRAINING} | PLACES
     assert leaves == tested
-    both = {one.path for one in settings() if one.when == "adamw" and one.form == "number"}
-    assert both == {path.split()[0] for path in TRAINING if path.endswith(" adamw")}
+    for kind in OPTIMIZERS.keys() - {"muon"}:
+        own = {
+            one.path
+            for one in settings()
+            if one.when == kind
+            and one.form in ("number", "true or false")
+            and ".groups." not in one.path
+        }
+        assert own == {f"train.optimizer.{name}" for name in OF_KINDS[kind]}, kind
 
 
 def changed(both: tuple[str, ...], change: str) -> tuple[str, ...]:

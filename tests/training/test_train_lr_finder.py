@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from wellfit.errors import RunError
 from wellfit.records import Step
 from wellfit.training import lr_finder
 from wellfit.training.lr_finder import Allotment, Feed, allot, find, untouched
-from wellfit.training.optimizers import Optimizers
 from wellfit.training.start import prepare
 
 
@@ -69,10 +67,8 @@ def made(tmp_path, model=None, batches=None, **changes):
 
 def descent(tmp_path, peak):
     """The bowl under plain gradient descent, whose limit is 2 / the largest curvature."""
-    setup = made(tmp_path, Bowl(), clip_norm=0.0)
-    plain = torch.optim.SGD([{"params": list(setup.model.parameters()), "peak": peak}], lr=peak)
-    names = {parameter: name for name, parameter in setup.model.named_parameters()}
-    return replace(setup, optimizers=Optimizers((plain,), names))
+    plain = {"kind": "sgd", "learning_rate": peak, "momentum": 0.0, "nesterov": False}
+    return made(tmp_path, Bowl(), clip_norm=0.0, optimizer={**plain, "weight_decay": 0.0})
 
 
 @pytest.mark.parametrize("peak", [0.05, 0.2, 1.0])
@@ -97,8 +93,7 @@ def test_rates_rise_exponentially_and_keep_their_ratios(tmp_path):
 
     def told(stage, done, total):
         if stage == "range test" and 0 < done < total:
-            groups = [group for part in setup.optimizers.parts for group in part.param_groups]
-            seen.append([group["lr"] / group["peak"] for group in groups])
+            seen.append(setup.optimizers.share)
 
     found = find(setup, steps=40, planned=100, told=told)
     trials = found.range_test.trials
@@ -106,7 +101,7 @@ def test_rates_rise_exponentially_and_keep_their_ratios(tmp_path):
     ratios = [b.share / a.share for a, b in itertools.pairwise(trials)]
     assert ratios == pytest.approx([1e5 ** (1 / 29)] * len(ratios))
     for shares, trial in zip(seen, trials, strict=False):
-        assert shares == pytest.approx([trial.share] * 3)
+        assert shares == pytest.approx(trial.share)
         assert trial.learning_rate == pytest.approx(trial.share * 0.02)
 
 
@@ -114,12 +109,11 @@ def everything(setup):
     """Every bit that a training could depend on, as comparable values."""
     weights = {name: p.detach().numpy().tobytes() for name, p in setup.parameters.items()}
     moments = {name: m.numpy().tobytes() for name, m in setup.optimizers.state().items()}
-    groups = [group for part in setup.optimizers.parts for group in part.param_groups]
     gradients = {
         name: None if p.grad is None else (id(p.grad), p.grad.numpy().tobytes())
         for name, p in setup.parameters.items()
     }
-    settings = [{key: v for key, v in group.items() if key != "params"} for group in groups]
+    settings = setup.optimizers.share
     state = np.random.get_state()
     chance = (
         torch.get_rng_state().numpy().tobytes(),
@@ -213,7 +207,7 @@ def test_the_short_schedule_is_the_recipes_in_small_with_a_warm_up(tmp_path):
         real = lr_finder.one_step
         try:
             lr_finder.one_step = lambda *given: (
-                rates.append(setup.optimizers.parts[0].param_groups[0]["lr"]) or real(*given)
+                rates.append(0.01 * setup.optimizers.share) or real(*given)
             )
             lr_finder.train_shortly(
                 setup, feed, share=3.0, repeat=0, spend=Allotment(30, 20, 1, 2), planned=1000
@@ -278,8 +272,8 @@ def test_what_cannot_work_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"the corpus has 2 batches of 8 rows, and at least 12"):
         find(made(tmp_path, batches=Cycle()), steps=100, planned=100)
     setup = made(tmp_path)
-    bare = SimpleNamespace(param_groups=[{"params": [], "d0": 1.0}])
-    setup = replace(setup, optimizers=Optimizers((bare,), {}))
+    groups = setup.optimizers.groups
+    setup.optimizers.groups = tuple(replace(group, peak=0.0) for group in groups)
     with pytest.raises(RunError, match=r"adamw has no learning rate to find\n  Choose one"):
         find(setup, steps=100, planned=100)
 

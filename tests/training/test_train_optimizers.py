@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import optimizer_parts as parts
 import pytest
 import torch
-from train_parts import ADAMW, MUON, Tiny, filled
+from optimizer_parts import KINDS
+from train_parts import ADAMW, MUON, Tiny, filled, run, section
 
 from wellfit.recipe import schema
-from wellfit.training import optimizers
+from wellfit.records import Saved
+from wellfit.training import checkpoint, optimizers
+from wellfit.training.checkpoint import State
 
 
 def settings(**changes):
@@ -31,21 +35,6 @@ def adamw_by_hand(weight, gradient, moments, step, *, rate, decay, beta1, beta2,
     square.mul_(beta2).add_(gradient.square(), alpha=1 - beta2)
     direction = (mean / (1 - beta1**step)) / ((square / (1 - beta2**step)).sqrt() + epsilon)
     return weight - rate * decay * weight - rate * direction
-
-
-def muon_by_hand(weight, gradient, momentum, *, rate, decay, beta):
-    """Newton-Schulz as in the Muon post, written down again; Nesterov momentum, bf16 iterations."""
-    momentum.lerp_(gradient, 1 - beta)
-    update = gradient.lerp(momentum, beta).bfloat16()
-    turned = update.shape[0] > update.shape[1]
-    X = update.T if turned else update
-    X = X / X.norm().clamp(min=1e-7)
-    for _ in range(5):
-        A = X @ X.T
-        X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
-    update = X.T if turned else X
-    ratio = max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
-    return weight * (1 - rate * decay) - rate * ratio * update
 
 
 def test_adamw_follows_the_paper_and_decays_only_matrices_and_the_head():
@@ -76,51 +65,185 @@ def test_adamw_follows_the_paper_and_decays_only_matrices_and_the_head():
 
 
 def test_muon_turns_matrices_and_adamw_all_else():
-    """Break: the head among Muon's matrices, or Nesterov off."""
-    model = Tiny()
-    made = built(model, **MUON, weight_decay=0.1)
-    plain = Tiny()
-    others = {name: p for name, p in plain.named_parameters() if name != "matrix"}
-    roles = {name: role for name, role in plain.roles().items() if name != "matrix"}
-    reference = optimizers.build(settings(**ADAMW, weight_decay=0.1, epsilon=1e-10), others, roles)
-    matrix, momentum = plain.matrix.detach().clone(), torch.zeros_like(plain.matrix)
-    for step in range(1, 11):
-        gradients(model, step)
-        gradients(plain, step)
+    """Break: the head among Muon's matrices."""
+    parameters, plain = parts.weights(), parts.weights()
+    made = parts.built("muon", parameters)
+    roles = {name: role for name, role in parts.ROLES.items() if role != "matrix"}
+    others = {name: plain[name] for name in roles}
+    reference = optimizers.build(parts.settings("adamw", epsilon=1e-10), others, roles)
+    for step in range(1, 6):
+        parts.steep(parameters, step)
+        parts.steep(plain, step)
         made.step()
         reference.step()
-        matrix = muon_by_hand(matrix, model.matrix.grad, momentum, rate=0.02, decay=0.1, beta=0.95)
-        # The iterations are in bf16, in another order of operations: a tenth of an entry of about
-        # 1, times the rate, each step.
-        torch.testing.assert_close(model.matrix.detach(), matrix, rtol=0, atol=step * 0.1 * 0.02)
-        for name, parameter in others.items():
-            assert torch.equal(parameter, dict(model.named_parameters())[name])
+    for name in others:
+        assert torch.equal(parameters[name], plain[name])
+    turned = {key for key in made.state() if key.endswith("/momentum_buffer")}
+    assert turned == {f"{name}/momentum_buffer" for name in parts.ROLES.keys() - roles.keys()}
 
 
-@pytest.mark.parametrize("kind", [ADAMW, MUON])
-def test_state_there_and_back_goes_on_bit_for_bit(kind):
-    """Break: leaving `step` out of the state changes AdamW's bias correction."""
-    straight, stopped = Tiny(), Tiny()
-    first, second = built(straight, **kind), built(stopped, **kind)
+@pytest.mark.parametrize("states", ["device", "paged"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_saved_optimizer_goes_on_bit_for_bit(kind, states, tmp_path):
+    """Through the files of a checkpoint.
+
+    Break: leaving the step counter or the scales of blocks out of `state`, or names of moments out
+    of `moments`.
+    """
+    straight = parts.weights()
+    first = parts.built(kind, straight, states=states)
+    stopped = parts.weights()
+    second = parts.built(kind, stopped, states=states)
     for step in range(1, 9):
-        gradients(straight, step)
+        parts.steep(straight, step)
         first.step()
         if step == 5:
-            state = {key: value.clone() for key, value in second.state().items()}
-            weights = {key: value.clone() for key, value in stopped.state_dict().items()}
-            stopped = Tiny()
-            stopped.load_state_dict(weights)
-            second = built(stopped, **kind)
-            second.load(state)
-        gradients(stopped, step)
+            state = State(4, 8, 0, 0, True, 0, {}, {})
+            checkpoint.save(tmp_path, state, stopped, second.state(), keep=1)
+            shapes = {name: one.shape for name, one in stopped.items()}
+            expected = optimizers.moments(parts.settings(kind), parts.ROLES, shapes)
+            _, weights, moments = checkpoint.load(tmp_path / "step-000004", shapes, expected)
+            assert moments.keys() == expected.keys()
+            stopped = {name: torch.nn.Parameter(weights[name]) for name in straight}
+            second = parts.built(kind, stopped, states=states)
+            second.load(moments)
+        parts.steep(stopped, step)
         second.step()
-    for name, parameter in straight.named_parameters():
-        assert torch.equal(parameter, dict(stopped.named_parameters())[name])
-    assert first.state().keys() == optimizers.moments(settings(**kind), straight.roles()).keys()
+    assert parts.differing(parts.copies(first, straight), parts.copies(second, stopped)) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cleared_optimizer_begins_anew(kind):
+    """Break: paged moments that keep what stood in the file."""
+    parameters = parts.weights()
+    made = parts.built(kind, parameters, states="paged")
+    parts.steep(parameters, 1)
+    made.step()
+    once = parts.copies(made, parameters)
+    made.load({})
+    assert made.state() == {}
+    with torch.no_grad():
+        for name, one in parts.weights().items():
+            parameters[name].copy_(one)
+    parts.steep(parameters, 1)
+    made.step()
+    assert parts.differing(once, parts.copies(made, parameters)) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_parameter_without_a_gradient_is_left_out(kind):
+    parameters = parts.weights()
+    made = parts.built(kind, parameters)
+    parts.steep(parameters, 1)
+    for name in ("tall", "gain"):
+        parameters[name].grad = None
+    made.step()
+    for name, one in parts.weights().items():
+        assert torch.equal(parameters[name], one) is (name in ("tall", "gain"))
+    assert not any(key.startswith(("tall/", "gain/")) for key in made.state())
+    made.zero_grad()
+    assert all(one.grad is None for one in parameters.values())
+
+
+def moved(kind, **changes):
+    """Parameter → how far one update moved it along a gradient, and how far decay shrank it."""
+    plain = {name: one.detach() for name, one in parts.weights().items()}
+    factors = changes.pop("factors", None)
+    found = {}
+    for decay in (True, False):
+        own = parts.settings(kind, **changes)
+        if not decay:
+            without = {
+                role: {"rate": getattr(own.groups, role).rate, "weight_decay": 0.0}
+                for role in parts.SHAPES
+                if getattr(own.groups, role, None)
+            }
+            own = parts.settings(kind, **{**changes, "weight_decay": 0.0, "groups": without})
+        parameters = parts.weights()
+        made = optimizers.build(own, parameters, parts.ROLES, factors=factors)
+        parts.steep(parameters, 1)
+        made.step()
+        found[decay] = {name: one.detach() for name, one in parameters.items()}
+    return {
+        name: (
+            float((found[False][name] - plain[name]).norm()),
+            float(((found[False][name] - found[True][name]) / plain[name]).mean()),
+        )
+        for name in plain
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_give_a_role_its_own_rate_and_decay(kind):
+    """Break: a role's decay added to the optimizer's instead of replacing it, or its rate taken
+    for the peak itself."""
+    rate = parts.KINDS[kind]["learning_rate"]
+    matrix_rate = parts.KINDS[kind].get("matrix_learning_rate", rate)
+    usual = moved(kind)
+    groups = {
+        "embedding": {"rate": 0.5, "weight_decay": 0.3},
+        "matrix": {"rate": 2.0},
+        "head": {"weight_decay": 0.0},
+        "bias": {"rate": 0.0},
+    }
+    own = moved(kind, groups=groups)
+    expected = {"embedding": (0.5, rate * 0.5 * 0.3), "matrix": (2.0, matrix_rate * 2 * 0.1),
+                "head": (1.0, 0.0), "bias": (0.0, 0.0), "norm": (1.0, 0.0),
+                "position": (1.0, 0.0)}  # fmt: skip
+    for name, role in parts.ROLES.items():
+        times, shrunk = expected[role]
+        assert own[name][0] == pytest.approx(times * usual[name][0], rel=1e-4, abs=1e-12), name
+        assert own[name][1] == pytest.approx(shrunk, rel=2e-2, abs=1e-5), name
+        if role in ("matrix", "head"):
+            peak = matrix_rate if role == "matrix" else rate
+            assert usual[name][1] == pytest.approx(peak * 0.1, rel=2e-2, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_factors_multiply_the_rates_of_single_parameters(kind):
+    """Break: a factor given to the whole role."""
+    usual, own = moved(kind), moved(kind, factors={"wide": 0.25, "gain": 3.0})
+    for name in parts.ROLES:
+        times = {"wide": 0.25, "gain": 3.0}.get(name, 1.0)
+        assert own[name][0] == pytest.approx(times * usual[name][0], rel=1e-4), name
+
+
+def test_parameters_of_equal_rate_and_decay_share_a_group():
+    """Break: a group for each parameter makes an update of many small kernels."""
+    factors = {name: 0.5 for name, role in parts.ROLES.items() if role == "matrix"}
+    made = optimizers.build(parts.settings("adamw"), parts.weights(), parts.ROLES, factors=factors)
+    assert sorted((group.peak, group.weight_decay) for group in made.groups) == [
+        (0.005, 0.1),
+        (0.01, 0.0),
+        (0.01, 0.1),
+    ]
+    assert all(len(group.runs) == 1 for group in made.groups)
 
 
 def test_rates_are_each_groups_peak_times_the_share():
     made = built(Tiny(), **MUON)
     assert made.set_share(0.5) == 0.01
-    rates = sorted({group["lr"] for part in made.parts for group in part.param_groups})
-    assert rates == [0.005, 0.01]
+    assert sorted({group.peak * made.share for group in made.groups}) == [0.005, 0.01]
+
+
+def test_moments_that_depend_on_shapes_want_them():
+    with pytest.raises(AssertionError, match="the moments of adamw_8bit depend on shapes"):
+        optimizers.moments(parts.settings("adamw_8bit"), parts.ROLES)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("adamw", "muon")])
+def test_a_training_resumes_with_every_optimizer(kind, tmp_path):
+    """Break: expecting moments by role alone, where the shape decides what they are."""
+    recipe = section(
+        budget={"steps": 4}, checkpoint_every=2, optimizer={"kind": kind, **KINDS[kind]}
+    )
+    straight, cut = Tiny(), Tiny()
+    list(run(tmp_path / "whole", straight, train_section=recipe))
+    records = run(tmp_path / "cut", Tiny(), train_section=recipe)
+    for record in records:
+        if type(record) is Saved:
+            records.close()
+    rest = list(run(tmp_path / "cut", cut, train_section=recipe, resume=True))
+    assert rest[0].kind == "resumed" and rest[0].step == 2
+    for name, parameter in straight.named_parameters():
+        assert torch.equal(parameter, dict(cut.named_parameters())[name])

@@ -383,9 +383,12 @@ def test_a_tensor_outside_the_optimizer_is_named(name: str) -> None:
     """Breaks when only gradients are looked at."""
     model = small()
     made = optimizer(model)
-    gone = dict(model.named_parameters())[name]
-    for group in made.parts[0].param_groups:
-        group["params"] = [p for p in group["params"] if p is not gone]
+    made.groups = tuple(
+        replace(
+            group, runs=tuple({n: p for n, p in run.items() if n != name} for run in group.runs)
+        )
+        for group in made.groups
+    )
     found = proofs(model, optimizers=made)
     assert faults(found) == {"gradient_coverage": "param_missing"}
     assert found["gradient_coverage"].data["tensors"] == [name]
@@ -395,16 +398,18 @@ def test_other_faults_of_the_optimizer_are_named() -> None:
     """Breaks when entries are counted as a set, or rates by their current value."""
     model = small()
     made = optimizer(model)
-    groups = made.parts[0].param_groups
-    groups[1]["params"].append(groups[0]["params"][0])
+    first, *others = made.groups
+    made.groups = (first, replace(others[0], runs=(*others[0].runs, first.runs[0])), *others[1:])
     assert faults(proofs(model, optimizers=made)) == {"gradient_coverage": "param_twice"}
     made = optimizer(model)
-    made.parts[0].param_groups[0]["peak"] = 0.0
+    made.groups = (replace(made.groups[0], peak=0.0), *made.groups[1:])
     assert faults(proofs(model, optimizers=made)) == {"gradient_coverage": "rate_zero"}
     made = optimizer(model)
     made.set_share(0.0)  # the rate before the first step of a warm-up
     assert not faults(proofs(model, optimizers=made))
-    made.parts[0].param_groups[0]["params"].append(nn.Parameter(torch.zeros(3)))
+    foreign = {"foreign": nn.Parameter(torch.zeros(3))}
+    first, *others = made.groups
+    made.groups = (replace(first, runs=(*first.runs, foreign)), *others)
     assert faults(proofs(model, optimizers=made)) == {"gradient_coverage": "param_foreign"}
 
 

@@ -113,7 +113,7 @@ def one_step(batch, spoil=None):
 def test_a_step_moves_the_weights_and_drops_the_gradients():
     outcome, moved, made = one_step(ragged(0))
     assert outcome.applied and moved and len(made.state()) == 15
-    assert all(p.grad is None for p in made.names)
+    assert all(p.grad is None for group in made.groups for run in group.runs for p in run.values())
 
 
 def test_an_update_that_is_not_finite_is_not_applied():

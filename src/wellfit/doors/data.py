@@ -21,11 +21,13 @@ def list_kind(
 
 
 def recipe_show(recipe: RecipeFile, changes: Changes = None) -> None:
-    """Print the resolved recipe, every value with where it came from."""
+    """Print the resolved recipe, every value with where it came from, and the rate over the run."""
     from wellfit.recipe.show import recipe_text
     from wellfit.run.load import load
+    from wellfit.training.rate_plot import rate_plot
 
-    say(recipe_text(load(recipe, tuple(changes or ()))))
+    loaded = load(recipe, tuple(changes or ()))
+    say(recipe_text(loaded, rate_plot(loaded.train)))
 
 
 def data_build(

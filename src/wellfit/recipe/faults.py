@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from wellfit.recipe import names
-from wellfit.recipe.schema import Recipe
+from wellfit.recipe.schema import OPTIMIZERS, Recipe
 from wellfit.recipe.settings import Setting, setting_at, settings
 from wellfit.recipe.sizes import fill
 from wellfit.recipe.yaml_lines import Place, dotted
@@ -65,6 +65,10 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
         ("train", "budget", key) for key in ("steps", "tokens", "epochs", "minutes")
     ),
     ("train", "best_by"): (("train", "best_by"),),
+    ("train", "optimizer"): (
+        ("train", "optimizer", "nesterov"),
+        ("train", "optimizer", "momentum"),
+    ),
     (): (("train", "batch_tokens"), ("model", "context")),
 }
 
@@ -188,7 +192,7 @@ def _hint(value: Any, setting: Setting) -> str:
     if setting.form in ("number", "whole number") and _is_number(word):
         return "write it without quotes"
     if setting.path == "train.optimizer":
-        kind = names.suggest_value(value, ("adamw", "muon")) or "muon"
+        kind = names.suggest_value(value, OPTIMIZERS) or "muon"
         return f"write `optimizer: {{kind: {kind}}}`"
     return ""
 
@@ -215,9 +219,9 @@ def unknown(place: Place, values: Mapping[str, Any]) -> str:
             return f"unknown setting; {key}{trainers} is no setting here: {known.note}"
         note = f", {known.note}" if known.note else ""
         return f"unknown setting; {key}{trainers} is {known.setting} here{note}"
-    optimizer = _other_kind(place, values)
-    if optimizer:
-        return f"a setting of {optimizer} only; {has}"
+    optimizers = _other_kinds(place, values)
+    if optimizers:
+        return f"a setting of {' and '.join(optimizers)} only; {has}"
     near = names.suggest(key, siblings)
     if near:
         return f"unknown setting; did you mean {near}? {has}"
@@ -228,10 +232,10 @@ def unknown(place: Place, values: Mapping[str, Any]) -> str:
     return f"unknown setting; {meant}{has}"
 
 
-def _other_kind(place: Place, values: Mapping[str, Any]) -> str:
-    """The other `kind` of this section that does have the setting, if there is one."""
+def _other_kinds(place: Place, values: Mapping[str, Any]) -> list[str]:
+    """Each other `kind` of this section that does have the setting."""
     path, mine = dotted(place), _kind_at(place, values)
-    return next((one.when for one in settings() if one.path == path and one.when != mine), "")
+    return [one.when for one in settings() if one.path == path and one.when not in ("", mine)]
 
 
 # ── places and values ──────────────────────────────────────────────────────────────────────
@@ -240,7 +244,7 @@ def _other_kind(place: Place, values: Mapping[str, Any]) -> str:
 def _place(loc: Iterable[int | str]) -> Place:
     """pydantic's location → a place of the recipe: without the names of union members."""
     parts = list(loc)
-    if len(parts) > 2 and parts[:2] == ["train", "optimizer"] and parts[2] in ("adamw", "muon"):
+    if len(parts) > 2 and parts[:2] == ["train", "optimizer"] and parts[2] in OPTIMIZERS:
         del parts[2]
     if parts[:2] in (["data", "clean"], ["data", "filters"]):
         # Within a call the short forms have no such keys; the whole call is at fault.
@@ -252,7 +256,7 @@ def _kind_at(place: Place, values: Mapping[str, Any]) -> str:
     if place[:2] != ("train", "optimizer"):
         return ""
     kind = _value_at(values, ("train", "optimizer", "kind"))
-    return kind if kind in ("adamw", "muon") else "muon"
+    return kind if isinstance(kind, str) and kind in OPTIMIZERS else "muon"
 
 
 def _value_at(values: Any, place: Place) -> Any:

@@ -92,9 +92,16 @@ _VALUES = {
     "relu": "relu2", "relu_squared": "relu2", "squared_relu": "relu2", "relu^2": "relu2",
     "rope": "rotary", "absolute": "learned", "rms_norm": "rmsnorm", "rms": "rmsnorm",
     "layer_norm": "layernorm", "ln": "layernorm", "adam": "adamw", "adamw_torch": "adamw",
-    "adamw_torch_fused": "adamw", "adamw_hf": "adamw", "adamw_8bit": "adamw",
-    "warmup_stable_decay": "wsd", "trapezoidal": "wsd", "constant_with_warmup": "wsd",
-    "constant": "wsd", "cosine_with_min_lr": "cosine", "cosine_with_warmup": "cosine",
+    "adamw_torch_fused": "adamw", "adamw_hf": "adamw", "paged_adamw": "adamw",
+    "paged_adamw_32bit": "adamw", "adamw_bnb_8bit": "adamw_8bit", "adamw8bit": "adamw_8bit",
+    "paged_adamw_8bit": "adamw_8bit", "adam_8bit": "adamw_8bit", "adamw_torch_8bit": "adamw_8bit",
+    "lion_32bit": "lion", "paged_lion_32bit": "lion", "momentum": "sgd", "adafactor_torch":
+    "adafactor", "cpu": "offload", "host": "offload", "disk": "paged", "mmap": "paged",
+    "warmup_stable_decay": "wsd", "trapezoidal": "wsd", "constant_with_warmup": "constant",
+    "inverse_square_root": "inverse_sqrt", "inv_sqrt": "inverse_sqrt", "rsqrt": "inverse_sqrt",
+    "noam": "inverse_sqrt", "poly": "polynomial", "onecycle": "one_cycle", "onecyclelr":
+    "one_cycle", "one_cycle_lr": "one_cycle", "1cycle": "one_cycle",
+    "cosine_with_min_lr": "cosine", "cosine_with_warmup": "cosine",
     "linear_with_warmup": "linear", "txt": "text", "md": "markdown", "json": "jsonl",
     "ndjson": "jsonl", "pq": "parquet", "python": "code", "source": "code",
     "gpt2": "scaled_normal", "normal": "scaled_normal", "zero_init": "zero_projections",
@@ -181,6 +188,16 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
      "beta1 and beta2"),
     ("train.optimizer.beta2", (NANOGPT, HF), "adam_beta2 beta_2", ""),
     ("train.optimizer.epsilon", (HF,), "adam_epsilon adam_eps eps", ""),
+    ("train.optimizer.states", (TORCHTUNE, HF), "cpu_offload offload_optimizer offload_optimizer_"
+     "device optimizer_offload optimizer_cpu_offload is_paged paged",
+     "one of device, offload, paged"),
+    ("train.optimizer.groups", (HF, AXOLOTL, FACTORY), "param_groups param_groups_rates "
+     "embedding_lr embedding_lr_scale lr_groups embedding_learning_rate", "by role, each with rate "
+     "(times the peak) and weight_decay"),
+    ("train.optimizer.scale_by_size", (HF,), "scale_parameter", ""),
+    ("train.optimizer.decay_power", (HF,), "decay_rate beta2_decay", "without the minus sign"),
+    ("train.optimizer.clip_threshold", (HF,), "clip_threshold", ""),
+    ("train.schedule.power", (HF,), "lr_power poly_power polynomial_power", ""),
     ("train.schedule.kind", (HF, AXOLOTL, FACTORY), "lr_scheduler_type lr_scheduler scheduler "
      "lr_schedule decay_lr", ""),
     ("train.schedule.warmup", (NANOGPT, HF, LITGPT), "warmup_ratio warmup_steps warmup_iters "

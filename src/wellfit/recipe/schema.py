@@ -12,25 +12,36 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from wellfit.recipe.data_section import Data, Duplicates, Source, Split, Tokenizer
 from wellfit.recipe.model_section import Model, Role, Size
-from wellfit.recipe.section import Call, Section, Share
-from wellfit.recipe.train_section import (
+from wellfit.recipe.optimizer_section import (
+    OPTIMIZERS,
+    SGD,
+    Adafactor,
     AdamW,
-    Budget,
+    AdamW8bit,
+    Group,
+    Groups,
+    Lion,
     Muon,
     Optimizer,
-    Safety,
     Schedule,
-    StopEarly,
-    Train,
 )
+from wellfit.recipe.section import Call, Section, Share
+from wellfit.recipe.train_section import Budget, Safety, StopEarly, Train
 
 __all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "Adafactor",
     "AdamW",
+    "AdamW8bit",
     "Budget",
     "Call",
     "Data",
     "Duplicates",
     "Evaluate",
+    "Group",
+    "Groups",
+    "Lion",
     "Model",
     "Monitor",
     "Muon",

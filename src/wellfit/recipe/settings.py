@@ -14,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from wellfit.recipe.schema import Call, Recipe, Section
+from wellfit.recipe.schema import OPTIMIZERS, Call, Recipe, Section
 from wellfit.recipe.sizes import fill
 from wellfit.recipe.yaml_lines import Place
 
@@ -198,7 +198,7 @@ def _number(value: float) -> str:
 def _dialled() -> frozenset[tuple[str, str]]:
     """(path, kind) of every setting that the dial fills."""
     found = set()
-    for kind in ("adamw", "muon"):
+    for kind in OPTIMIZERS:
         for path in fill({"train": {"optimizer": {"kind": kind}}}):
             found.add((path, kind if path.startswith("train.optimizer.") else ""))
     return frozenset(found)

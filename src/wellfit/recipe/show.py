@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from wellfit.recipe.schema import Call, Recipe, Section
+from wellfit.recipe.schema import OPTIMIZERS, Call, Recipe, Section
 from wellfit.recipe.settings import settings
 from wellfit.recipe.yaml_lines import Place, dotted
 
@@ -16,15 +16,25 @@ _NOT_BARE = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 _COLUMN = 44
 
 
-def recipe_text(recipe: Recipe) -> str:
-    """The resolved recipe as YAML: every value, with where it came from as a comment behind it."""
+def recipe_text(recipe: Recipe, drawing: Iterable[str] = ()) -> str:
+    """The resolved recipe as YAML: every value, with where it came from as a comment behind it.
+
+    The lines of a `drawing` of the learning rate stand as comments below `train.schedule`.
+    """
     head = (
         "# Every setting of this recipe, resolved; behind each value stands where it came from.\n"
     )
-    return head + "".join(f"{line}\n" for line in _section(recipe, (), recipe.provenance))
+    drawings: dict[Place, tuple[str, ...]] = {("train", "schedule"): tuple(drawing)}
+    lines = _section(recipe, (), recipe.provenance, drawings)
+    return head + "".join(f"{line}\n" for line in lines)
 
 
-def _section(section: Section, place: Place, provenance: Mapping[str, str]) -> Iterator[str]:
+def _section(
+    section: Section,
+    place: Place,
+    provenance: Mapping[str, str],
+    drawings: Mapping[Place, tuple[str, ...]],
+) -> Iterator[str]:
     indent = "  " * len([part for part in place if isinstance(part, str)])
     indent += "  " * len([part for part in place if isinstance(part, int)])
     for name in type(section).model_fields:
@@ -33,22 +43,28 @@ def _section(section: Section, place: Place, provenance: Mapping[str, str]) -> I
         if value is None:
             continue
         if isinstance(value, Section):
-            yield f"{indent}{name}:"
-            yield from _section(value, here, provenance)
+            inside = list(_section(value, here, provenance, drawings))
+            yield f"{indent}{name}:" if inside else f"{indent}{name}: {{}}"
+            yield from inside
+            yield from (f"{indent}  # {line}".rstrip() for line in drawings.get(here, ()))
         elif isinstance(value, tuple) and value:
             yield f"{indent}{name}:"
-            yield from _items(value, here, indent + "  ", provenance)
+            yield from _items(value, here, indent + "  ", provenance, drawings)
         else:
             yield _commented(f"{indent}{name}: {scalar(value)}", here, provenance)
 
 
 def _items(
-    values: tuple[Any, ...], place: Place, indent: str, provenance: Mapping[str, str]
+    values: tuple[Any, ...],
+    place: Place,
+    indent: str,
+    provenance: Mapping[str, str],
+    drawings: Mapping[Place, tuple[str, ...]],
 ) -> Iterator[str]:
     for index, value in enumerate(values):
         here = (*place, index)
         if isinstance(value, Section) and not isinstance(value, Call):
-            first, *others = _section(value, here, provenance)
+            first, *others = _section(value, here, provenance, drawings)
             yield f"{indent}- {first.lstrip()}"
             yield from others
         else:
@@ -107,13 +123,20 @@ def _sign(sign: str) -> str:
 
 
 def settings_table() -> str:
-    """The schema → a Markdown table of every setting: path, form, default, limits, sentence."""
+    """The schema → a Markdown table of every setting: path, form, default, limits, sentence.
+
+    What is the same for several kinds of optimizer stands once, with the kinds that have it.
+    """
     rows = ["| setting | form | default | allowed | what it is |", "|---|---|---|---|---|"]
+    kinds: dict[tuple[str, ...], list[str]] = {}
     for one in settings():
         if one.form == "section" or (one.path.endswith("[]")):
             continue
-        path = f"`{one.path}`" + (f" ({one.when})" if one.when else "")
         allowed = ", ".join(one.choices) if one.choices else one.limits
-        cells = (path, one.form, one.default, allowed, one.sentence)
+        same = (one.path, one.form, one.default, allowed, one.sentence)
+        kinds.setdefault(same, []).append(one.when)
+    for (path, *others), when in kinds.items():
+        some = "" if set(when) in ({""}, set(OPTIMIZERS)) else f" ({', '.join(when)})"
+        cells = (f"`{path}`{some}", *others)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"

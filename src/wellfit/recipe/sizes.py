@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any, get_args
 
 from wellfit.recipe.families import PRESETS, preset_facts
 from wellfit.recipe.model_section import GATED, Activation
-
-Filled = dict[str, tuple[Any, str]]
-"""Dotted path → (value, the reason for it)."""
+from wellfit.recipe.rates import Filled, optimizer_rates, schedule_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +71,8 @@ def fill(raw: Mapping[str, Any]) -> Filled:
     width = _whole(model, "width") or dial.width
     context = _whole(model, "context") or dial.context
     filled |= _batch(train, dial, context)
-    filled |= _optimizer(_section(train, "optimizer"), size, width)
-    filled |= _schedule(_section(train, "schedule"), dial)
+    filled |= optimizer_rates(_section(train, "optimizer"), width, long=size in _LARGE)
+    filled |= schedule_shape(_section(train, "schedule"), dial.decay_share)
     return filled
 
 
@@ -212,47 +209,6 @@ def _batch(train: Mapping[str, Any], dial: Dial, context: int) -> Filled:
     return added
 
 
-def _optimizer(optimizer: Mapping[str, Any], size: str, width: int) -> Filled:
-    kind = optimizer.get("kind", "muon")
-    candidates: Filled = {
-        "kind": ("muon", "fewer steps than AdamW to the same loss (arXiv 2502.16982)")
-    }
-    if kind == "adamw":
-        candidates["learning_rate"] = (
-            _two_digits(6e-4 * 768 / width),
-            "6e-4 at width 768, falling as 1/width (arXiv 2203.03466; near GPT-3's table 2.1)",
-        )
-    else:
-        candidates["matrix_learning_rate"] = (
-            _two_digits(0.02 * sqrt(256 / width)),
-            "0.02 at width 256, falling as 1/√width: wider layers add up more changes at once",
-        )
-        candidates["learning_rate"] = (
-            _two_digits(0.006 * sqrt(256 / width)),
-            "0.006 at width 256, falling as 1/√width: wider layers add up more changes at once",
-        )
-        candidates["weight_decay"] = (
-            (0.01, "long runs let Muon's weights grow without it (arXiv 2502.16982)")
-            if size in _LARGE
-            else (0.0, "short runs do not need it")
-        )
-    return {
-        f"train.optimizer.{key}": value for key, value in candidates.items() if key not in optimizer
-    }
-
-
-def _schedule(schedule: Mapping[str, Any], dial: Dial) -> Filled:
-    added: Filled = {}
-    if "kind" not in schedule:
-        added["train.schedule.kind"] = ("wsd", "can be prolonged without a new plan for the rate")
-    if schedule.get("kind", "wsd") == "wsd" and "decay_share" not in schedule:
-        added["train.schedule.decay_share"] = (
-            dial.decay_share,
-            "most of the gain comes while the rate falls; the shorter the run, the earlier",
-        )
-    return added
-
-
 def _section(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     section = raw.get(key)
     return section if isinstance(section, Mapping) else {}
@@ -263,7 +219,3 @@ def _whole(section: Mapping[str, Any], key: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 1 <= value <= 1_048_576 * 1_048_576 and value == int(value) else None
-
-
-def _two_digits(value: float) -> float:
-    return float(f"{value:.2g}")

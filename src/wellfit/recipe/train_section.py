@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from wellfit.recipe import score_names
+from wellfit.recipe.optimizer_section import Optimizer, Schedule
 from wellfit.recipe.section import Section, Share
 
 
@@ -27,52 +28,6 @@ class Budget(Section):
             listed = " and ".join(given) if given else "none"
             raise ValueError(f"give exactly one of steps, tokens, epochs, minutes; here {listed}")
         return self
-
-
-class AdamW(Section):
-    """AdamW with decoupled weight decay (arXiv 1711.05101)."""
-
-    kind: Literal["adamw"] = Field("adamw", description="This optimizer.")
-    learning_rate: float = Field(gt=0, description="Peak rate.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Decay of the mean gradient.")
-    beta2: float = Field(0.95, ge=0, lt=1, description="Decay of the mean squared gradient.")
-    epsilon: float = Field(1e-8, gt=0, description="Added to the root of the mean square.")
-    weight_decay: float = Field(
-        0.1,
-        ge=0,
-        description="Decoupled decay of matrices and the head; never norms, biases, embeddings.",
-    )
-
-
-class Muon(Section):
-    """Muon for matrices (orthogonalised momentum); AdamW for embeddings, norms, biases and head."""
-
-    kind: Literal["muon"] = Field("muon", description="This optimizer.")
-    matrix_learning_rate: float = Field(gt=0, description="Peak rate of the matrices.")
-    learning_rate: float = Field(gt=0, description="Peak rate of everything else (AdamW).")
-    momentum: float = Field(0.95, ge=0, lt=1, description="Momentum of the matrices (Nesterov).")
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: decay of the mean gradient.")
-    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW: decay of the mean squared gradient.")
-    epsilon: float = Field(1e-10, gt=0, description="AdamW: added to the root of the mean square.")
-    weight_decay: float = Field(0.0, ge=0, description="Decoupled decay of matrices and the head.")
-
-
-Optimizer = Annotated[AdamW | Muon, Field(discriminator="kind")]
-
-
-class Schedule(Section):
-    """The learning rate over the run, as a share of the peak."""
-
-    kind: Literal["linear", "cosine", "wsd"] = Field(
-        "wsd", description="Shape after warm-up; `wsd` holds the peak, then falls linearly."
-    )
-    warmup: float = Field(
-        0.02, ge=0, description="Warm-up: a share of all steps if below 1, else a number of steps."
-    )
-    decay_share: float = Field(
-        0.7, gt=0, le=1, description="wsd: share of all steps, at the end, in which the rate falls."
-    )
-    final_share: Share = Field(0.0, description="Rate of the last step as a share of the peak.")
 
 
 class Safety(Section):

@@ -28,9 +28,9 @@ def _filters() -> Mapping[str, Callable[..., Any]]:
 
 
 def _optimizers() -> Mapping[str, Callable[..., Any]]:
-    from wellfit.recipe.schema import AdamW, Muon
+    from wellfit.recipe.schema import OPTIMIZERS
 
-    return {"adamw": AdamW, "muon": Muon}
+    return OPTIMIZERS
 
 
 def _schedules() -> Mapping[str, Callable[..., Any]]:

@@ -21,6 +21,9 @@ FALL_LEAST = 0.005
 TURN_LEAST = 0.1
 """Of the fall: how far the loss must rise again for its lowest point to be a turn."""
 COARSE, FINE = 4.0, 2.0
+CAUTION = 0.7
+"""A short training survives rates that a longer one does not: under plain descent on a bowl, the
+best of the short ones lay up to 6 % above the limit 2/λ (test_train_lr_finder.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +220,9 @@ def choose(suggestion: Suggestion, done: Sequence[ShortTraining]) -> Choice:
     """A suggestion and the short trainings in; the choice out.
 
     The best rate of the short trainings (between the tried ones where a parabola through the best
-    and its neighbours has its lowest point). The largest rate that is not significantly worse is
-    told as well; it is not the choice, since a short training likes higher rates than a long one.
+    and its neighbours has its lowest point), and a little less. The largest rate that is not
+    significantly worse is told as well; it is not the choice, since a short training likes higher
+    rates than a long one.
     """
     if suggestion.share is None:
         return Choice(None, "none", suggestion.reasons)
@@ -243,7 +247,7 @@ def choose(suggestion: Suggestion, done: Sequence[ShortTraining]) -> Choice:
         for share, loss in means
     )
     return Choice(
-        _lowest_point(finite, best),
+        CAUTION * _lowest_point(finite, best),
         _confidence(tried, best, error),
         (*suggestion.reasons, *_why(tried, best, error)),
         tried,
@@ -314,6 +318,7 @@ def _why(tried: Sequence[Tried], best: float, error: float | None) -> list[str]:
                 else "every other rate is significantly worse"
             )
         )
+    said.append(f"a longer training survives less, so {CAUTION:g} times that")
     if not (tried[0].share < best < tried[-1].share):
         said.append("it lies at the end of what was tried, so a better one may lie beyond")
     return said

@@ -204,8 +204,7 @@ def allot(steps: int, batches_per_epoch: int) -> Allotment:
 
 def check_rates(setup: Setup) -> None:
     """A setup in; raises RunError where its optimizer has no rate that could be found."""
-    groups = [group for part in setup.optimizers.parts for group in part.param_groups]
-    if not any(group.get("peak", 0) > 0 and "lr" in group for group in groups):
+    if not any(group.peak > 0 for group in setup.optimizers.groups):
         raise RunError(
             f"the optimizer {setup.section.optimizer.kind} has no learning rate to find",
             where="train.optimizer",
@@ -227,8 +226,7 @@ def untouched(setup: Setup) -> Iterator[Callable[[], None]]:
     buffers = dict(model.named_buffers()) if isinstance(model, torch.nn.Module) else {}
     kept_buffers = {name: buffer.detach().clone() for name, buffer in buffers.items()}
     gradients = {name: parameter.grad for name, parameter in setup.parameters.items()}
-    groups = [group for part in setup.optimizers.parts for group in part.param_groups]
-    rates = [group["lr"] for group in groups]
+    share = setup.optimizers.share
     mode, randomness = model.training, _random_states()
     stepper = setup.stepper.state()
 
@@ -239,8 +237,7 @@ def untouched(setup: Setup) -> Iterator[Callable[[], None]]:
         with torch.no_grad():
             for name, buffer in buffers.items():
                 buffer.copy_(kept_buffers[name])
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
+        setup.optimizers.set_share(share)
         for parameter in setup.parameters.values():
             parameter.grad = None
         model.train(mode)

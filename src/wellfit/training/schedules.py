@@ -15,9 +15,11 @@ from wellfit.recipe.schema import Schedule
 def share(schedule: Schedule, step: int, planned: int) -> float:
     """Step `step` of `planned` in, its learning rate as a share (0–1) of the peak out.
 
-    Rises linearly over the warm-up, whose last step has the whole rate, and reaches
-    `final_share` at the last step. The first step never has rate zero: a run of one step, where
-    both cannot hold, takes it at the peak.
+    Rises over the warm-up, whose last step has the whole rate: linearly, and for `one_cycle`
+    along a cosine from a 25th of it. Reaches `final_share` at the last step, except `constant`,
+    which stays at the peak, and `inverse_sqrt`, which nears it and is cut off by the end of the
+    run. The first step never has rate zero: a run of one step, where both cannot hold, takes it at
+    the peak.
 
     >>> steady = Schedule(kind="wsd", warmup=2, decay_share=0.5, final_share=0.0)
     >>> [share(steady, step, 8) for step in range(1, 9)]
@@ -28,7 +30,7 @@ def share(schedule: Schedule, step: int, planned: int) -> float:
         return 1.0
     warmup = warmup_steps(schedule, planned)
     if step <= warmup:
-        return step / warmup
+        return RISES.get(schedule.kind, straight)(step, warmup)
     height = SHAPES[schedule.kind](schedule, step, warmup, planned)
     return schedule.final_share + (1.0 - schedule.final_share) * height
 
@@ -46,6 +48,25 @@ def warmup_steps(schedule: Schedule, planned: int) -> int:
     else:
         wanted = max(round(schedule.warmup * planned), 1 if schedule.warmup > 0 else 0)
     return min(wanted, planned - 1)
+
+
+def straight(step: int, warmup: int) -> float:
+    """A step of the warm-up in, its share of the peak on a straight line from zero out.
+
+    >>> [straight(step, 4) for step in (1, 2, 3, 4)]
+    [0.25, 0.5, 0.75, 1.0]
+    """
+    return step / warmup
+
+
+def one_cycle_rise(step: int, warmup: int) -> float:
+    """A step of the warm-up in, its share of the peak on half a cosine from 1/25 out.
+
+    >>> [round(one_cycle_rise(step, 4), 3) for step in (1, 2, 3, 4)]
+    [0.04, 0.28, 0.76, 1.0]
+    """
+    progress = (step - 1) / (warmup - 1) if warmup > 1 else 1.0
+    return ONE_CYCLE_START + (1 - ONE_CYCLE_START) * 0.5 * (1.0 - math.cos(math.pi * progress))
 
 
 def linear(schedule: Schedule, step: int, warmup: int, planned: int) -> float:
@@ -79,8 +100,46 @@ def wsd(schedule: Schedule, step: int, warmup: int, planned: int) -> float:
     return min(1.0, (planned - step) / falling)
 
 
+def constant(schedule: Schedule, step: int, warmup: int, planned: int) -> float:
+    """A step after the warm-up in, the height 1 out: the rate never falls.
+
+    >>> constant(Schedule(kind="constant"), 4, 0, 4)
+    1.0
+    """
+    return 1.0
+
+
+def inverse_sqrt(schedule: Schedule, step: int, warmup: int, planned: int) -> float:
+    """A step after the warm-up in, the height √(warm-up / step) out (arXiv 1706.03762, eq. 3).
+
+    Without a warm-up √(10,000 / (step + 10,000)). It does not depend on the planned steps.
+
+    >>> [inverse_sqrt(Schedule(kind="inverse_sqrt"), step, 4, 64) for step in (4, 16, 64)]
+    [1.0, 0.5, 0.25]
+    """
+    scale = warmup or NO_WARMUP_SCALE
+    return math.sqrt(scale / (step + scale - warmup))
+
+
+def polynomial(schedule: Schedule, step: int, warmup: int, planned: int) -> float:
+    """A step after the warm-up in, the rest of the way (1 → 0) to the power `power` out.
+
+    >>> [polynomial(Schedule(kind="polynomial", power=2), step, 0, 4) for step in (1, 2, 3, 4)]
+    [0.5625, 0.25, 0.0625, 0.0]
+    """
+    return math.pow((planned - step) / (planned - warmup), schedule.power)
+
+
+ONE_CYCLE_START = 1 / 25
+"""Share of the peak at the first step of one cycle; momentum is not cycled (arXiv 1708.07120)."""
+NO_WARMUP_SCALE = 10_000
 SHAPES: dict[str, Callable[[Schedule, int, int, int], float]] = {
+    "wsd": wsd,
     "linear": linear,
     "cosine": cosine,
-    "wsd": wsd,
+    "constant": constant,
+    "inverse_sqrt": inverse_sqrt,
+    "polynomial": polynomial,
+    "one_cycle": cosine,
 }
+RISES: dict[str, Callable[[int, int], float]] = {"one_cycle": one_cycle_rise}

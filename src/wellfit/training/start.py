@@ -86,7 +86,7 @@ class Setup:
         state, weights, moments = checkpoint.load(
             path,
             shapes,
-            optimizers.moments(self.section.optimizer, self.model.roles()),
+            optimizers.moments(self.section.optimizer, self.model.roles(), shapes),
         )
         restore(self, weights, moments)
         if self.average:

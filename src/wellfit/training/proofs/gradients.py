@@ -104,10 +104,10 @@ def _in_optimizer(ground: Ground, parameters: Mapping[str, Tensor]) -> Answer | 
 def _entries(optimizers: Optimizers) -> list[tuple[int, float]]:
     """An optimizer in; (identity of a tensor, peak rate of its group) for every entry out."""
     return [
-        (id(parameter), float(group.get("peak", group["lr"])))
-        for part in optimizers.parts
-        for group in part.param_groups
-        for parameter in group["params"]
+        (id(parameter), group.peak)
+        for group in optimizers.groups
+        for run in group.runs
+        for parameter in run.values()
     ]
 
 

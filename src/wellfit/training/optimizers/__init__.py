@@ -1,0 +1,6 @@
+"""Gradients in, updated weights out: one file a method, groups by role, moments where wanted."""
+
+from wellfit.training.optimizers.assemble import build, moments
+from wellfit.training.optimizers.together import Optimizers
+
+__all__ = ["Optimizers", "build", "moments"]
