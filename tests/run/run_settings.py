@@ -144,5 +144,11 @@ def observe_training(recipe: Recipe, corpus: Corpus, folder: Path) -> dict[str, 
         "evaluated tokens": [one.tokens for one in scores],
         "samples": [(r.step, r.prompt, r.text) for r in records if isinstance(r, Sampled)],
         "threads": threads,
+        "recompute": model.recompute,
+        "compile_reason": [
+            r.data.get("compile_reason")
+            for r in records
+            if isinstance(r, Event) and r.kind == "started"
+        ],
         "events": [r.kind for r in records if isinstance(r, Event)],
     }
