@@ -32,6 +32,12 @@ def test_rms_norm_equals_torch() -> None:
     torch.testing.assert_close(rms_norm(x, weight, 1e-3), expected)
 
 
+def test_rms_norm_of_large_float16() -> None:
+    """A norm of 80,000 is above float16's end. Breaks when the norm is given in float16: zeros."""
+    x = torch.full((2, 400), 4000.0, dtype=torch.float16)
+    assert rms_norm(x, torch.ones(400), 1e-5).eq(1).all()
+
+
 def test_squared_relu_gradient() -> None:
     """Breaks when the factor 2 is dropped."""
     x = leaf(5, 7)

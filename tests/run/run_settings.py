@@ -156,5 +156,11 @@ def observe_training(recipe: Recipe, corpus: Corpus, folder: Path) -> dict[str, 
         "samples": [(r.step, r.prompt, r.text) for r in records if isinstance(r, Sampled)],
         "threads": threads,
         "proofs": [(r.name, r.state) for r in records if isinstance(r, Proof)],
+        "recompute": model.recompute,
+        "compile_reason": [
+            r.data.get("compile_reason")
+            for r in records
+            if isinstance(r, Event) and r.kind == "started"
+        ],
         "events": [r.kind for r in records if isinstance(r, Event)],
     }

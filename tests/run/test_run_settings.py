@@ -159,6 +159,12 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "train.schedule.final_share": ((), "train.schedule.final_share=0.5", "rates"),
     "train.clip_norm": ((), "train.clip_norm=0.001", "weights"),
     "train.precision": ((), "train.precision=bf16", "weights"),
+    "train.label_smoothing": ((), "train.label_smoothing=0.2", "weights"),
+    "train.z_loss": ((), "train.z_loss=0.1", "weights"),
+    "train.activation_checkpointing": ((), "train.activation_checkpointing=full", "recompute"),
+    "train.activation_offload": ((), "train.activation_offload=true", "error"),
+    # With dropout, so that no compiler runs: the reason still tells what was asked for.
+    "train.compile": (("model.dropout=0.3",), "train.compile=on", "compile_reason"),
     "train.device": ((), "train.device=mps", "error"),
     "train.document_mask": ((), "train.document_mask=false", "losses"),
     "train.proofs": ((), "train.proofs=off", "proofs"),

@@ -68,7 +68,7 @@ def nothing_stays_compiled():
 def test_a_shape_is_compiled_once_for_all_blocks_and_steps():
     """Three blocks, a smaller last micro-batch, many steps: two graphs, without breaks in them.
 
-    Break: passing the layer's number to a compiled block; `out=` in the rotation.
+    Break: `out=` in the rotation.
     """
     counter = CompileCounter()
     model = model_of()

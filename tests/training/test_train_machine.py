@@ -58,6 +58,10 @@ def test_a_device_that_is_not_there_is_named():
         ("auto", "mps", {"amx_bf16"}, (0, 0), "fp32", "mps has no native bf16"),
         ("bf16", "cpu", set(), (0, 0), "bf16", "emulates"),
         ("fp32", "cpu", {"amx_bf16"}, (0, 0), "fp32", "the recipe asks"),
+        ("tf32", "cuda", set(), (8, 0), "tf32", "the recipe asks"),
+        ("fp16", "cpu", {"avx2"}, (0, 0), "fp16", "cpu emulates fp16, fp32 may be faster"),
+        ("fp16", "cpu", {"avx512_fp16"}, (0, 0), "fp16", "the recipe asks for it"),
+        ("fp16", "cuda", set(), (7, 0), "fp16", "the recipe asks for it"),
     ],
 )
 def test_bf16_is_taken_where_it_is_multiplied_natively(
@@ -67,6 +71,70 @@ def test_bf16_is_taken_where_it_is_multiplied_natively(
         wanted, device, cpu_flags=frozenset(flags), capability=capability
     )
     assert choice.name == name and reason in choice.why
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "here"),
+    [
+        ("cpu", (0, 0), "the cpu device"),
+        ("mps", (0, 0), "the mps device"),
+        ("cuda", (7, 5), "this GPU, of compute capability 7.5,"),
+    ],
+)
+def test_tf32_is_refused_where_there_is_none(device, capability, here):
+    """Break: letting it pass as fp32."""
+    with pytest.raises(RunError) as error:
+        precision.choose_precision("tf32", device, cpu_flags=frozenset(), capability=capability)
+    assert str(error.value) == (
+        f"train.precision=tf32: {here} has no tf32: it is how NVIDIA GPUs from compute "
+        "capability 8.0 on multiply float32\n"
+        "  Set train.precision=auto, or fp32 for the whole float32."
+    )
+
+
+@pytest.mark.parametrize(("device", "capability"), [("cpu", (0, 0)), ("cuda", (9, 0))])
+def test_fp8_is_refused_everywhere(device, capability):
+    with pytest.raises(RunError) as error:
+        precision.choose_precision("fp8", device, cpu_flags=frozenset(), capability=capability)
+    assert str(error.value) == (
+        "train.precision=fp8: training in fp8 is not there yet, on any device\n"
+        "  Set train.precision=auto, which takes bf16 where the device multiplies it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("fp32", torch.float32),
+        ("tf32", torch.float32),
+        ("bf16", torch.bfloat16),
+        ("fp16", torch.float16),
+    ],
+)
+def test_activations_have_the_type_of_the_precision(name, dtype):
+    assert precision.compute_dtype(name) == dtype
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "inside"),
+    [
+        ("tf32", "highest", "high"),
+        ("fp32", "high", "highest"),
+        ("bf16", "high", "high"),
+        ("fp16", "medium", "medium"),
+    ],
+)
+def test_float32_products_are_as_asked_and_afterwards_as_before(name, before, inside):
+    """Also after an error. Break: leaving fp32 at what somebody had set."""
+    outside = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(before)
+    try:
+        with pytest.raises(KeyError), precision.float32_products(name) as told:
+            assert told == torch.get_float32_matmul_precision() == inside
+            raise KeyError
+        assert torch.get_float32_matmul_precision() == before
+    finally:
+        torch.set_float32_matmul_precision(outside)
 
 
 def test_flags_are_read_from_the_kernels_description(tmp_path):

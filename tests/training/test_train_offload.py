@@ -86,6 +86,22 @@ def test_each_memory_goes_once_and_weights_stay():
     assert len(seen) > 8 and not set(weights) & set(seen)
 
 
+def test_views_of_one_memory_travel_once_and_come_back_as_they_lay():
+    """A part from the middle and a transpose. Break: no offset; a parcel for each view."""
+    weight = torch.arange(1.0, 1001).requires_grad_()
+    fixed = torch.arange(1000.0).flip(0)
+    courier = Copies()
+    with offloaded(courier, [], smallest=64):
+        part = (weight[:500] * fixed[300:800]).sum()
+        turned = (weight.view(100, 10) * fixed.view(10, 100).t()).sum()
+    found = torch.autograd.grad(part + turned, weight)
+    wanted = fixed.view(10, 100).t().reshape(-1)
+    wanted[:500] += fixed[300:800]
+    assert torch.equal(found[0], wanted)
+    assert courier.brought == [4000]
+    assert [len(memory) for memory in courier.taken] == [4000]
+
+
 def test_a_memory_that_was_written_to_is_another():
     """Two saves around an in-place change. Break: leaving the version out of the key."""
     x = torch.arange(1.0, 1001).requires_grad_()

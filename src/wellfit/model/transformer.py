@@ -119,10 +119,7 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self.blocks):
 
             def run(x: Tensor, block: nn.Module = block, layer: int = layer) -> Tensor:
-                # The layer's number only finds its place in the cache; a compiled call would be
-                # made anew for each number.
-                at = 0 if cache is None else layer
-                return call(block, x, angles, mask, dropout.of(layer), cache, at)
+                return call(block, x, angles, mask, dropout.of(layer), cache, layer)
 
             x = through(how, run, x)
         if cache is not None:
