@@ -14,6 +14,7 @@ from wellfit.model.cache import Cache
 from wellfit.model.kernels import rotate
 from wellfit.model.linear import Linear
 from wellfit.model.norm import RMSNorm
+from wellfit.model.scores import score_attention
 from wellfit.recipe.schema import Model
 
 # Up to this many keys a CPU multiplies whole score matrices quicker than it tiles them: torch's
@@ -65,20 +66,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     softmax(q·kᵀ/√W + mask)·v. The mask broadcasts to [B, H, T, S]; it is added to the scores.
     None is causal when T = S, and all of the keys for a single query.
     """
-    rows, heads, tokens, width = query.shape
-    groups, keys = key.shape[1:3]
-    if mask is None or query.device.type != "cpu" or keys > WHOLE_SCORES:
-        causal = mask is None and tokens > 1
-        return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=groups < heads
-        )
-    # Queries that share a key head become further rows of one matrix, so keys are never copied.
-    stacked = query.reshape(rows * groups, heads // groups * tokens, width)
-    facing = key.reshape(rows * groups, keys, width).transpose(1, 2)
-    scores = torch.baddbmm(stacked.new_zeros(()), stacked, facing, beta=0, alpha=width**-0.5)
-    scores.view(rows, groups, heads // groups, tokens, keys).add_(mask.unsqueeze(1))
-    weights = torch.softmax(scores, dim=-1)
-    return (weights @ value.reshape(rows * groups, keys, width)).view(rows, heads, tokens, width)
+    tokens, keys = query.shape[2], key.shape[2]
+    if query.device.type == "cpu" and keys <= WHOLE_SCORES:
+        return score_attention(query, key, value, mask)
+    causal = mask is None and tokens > 1
+    grouped = key.shape[1] < query.shape[1]
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=grouped
+    )
 
 
 def attention_mask(
@@ -87,16 +82,14 @@ def attention_mask(
     """Added to the scores of `tokens` queries after `seen` tokens: 0 where visible, else −∞.
 
     `segments` [B, T] (only with `seen` = 0) hide other documents: [B, 1, T, T]. Without them the
-    mask is [1, 1, T, seen + T]. None where `attend` needs no mask: a single query, or causal
-    attention that a tiling kernel does on its own.
+    mask is [1, 1, T, seen + T]. None where `attend` needs no mask: a single query, or queries that
+    are all of the tokens, which it treats causally on its own.
     """
     assert segments is None or seen == 0, "documents are packed in training, never behind a cache"
     if segments is not None and bool((segments == segments[:, :1]).all()):
         segments = None
-    if segments is None:
-        tiled = device.type != "cpu" or tokens > WHOLE_SCORES
-        if tokens == 1 or (tiled and seen == 0):
-            return None
+    if segments is None and (tokens == 1 or seen == 0):
+        return None
     keys = torch.arange(seen + tokens, device=device)
     visible = (keys <= keys[seen:, None])[None, None]
     if segments is not None:
