@@ -4,7 +4,8 @@ Called as its command line calls it: configuration, data module, training argume
 model, the loop, clipping and the schedule are litgpt's. It always compiles: the eager row sets
 torch's TORCH_COMPILE_DISABLE. `bf16-mixed` is mixed precision with float32 weights, as the other
 trainers have it. On a CPU litgpt asks for AdamW that is not fused; here it gets the fused one,
-which is quicker. Its loop reads a batch at the start of each iteration: that is what the clock hears.
+which is quicker. Its loop reads a batch at the start of each iteration: that is what the clock
+hears.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Heard(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         for number, batch in enumerate(super().__iter__()):
-            if number == 0:
+            if number == 0 and not self.measured.ends:  # at the end it begins anew
                 self.measured.begun()
             elif number % self.pieces == 0:
                 self.measured.ended()

@@ -1,7 +1,7 @@
 """The `Trainer` of transformers on `LlamaForCausalLM`: one job, in a process of its own.
 
-What a user would write: `Trainer(model, args, train_dataset).train()`, with the fused AdamW that is
-its default, no saving, no logging. `bf16=True` is its mixed precision (weights in float32).
+What a user would write: `Trainer(model, args, train_dataset).train()`, with the fused AdamW that
+is its default, no saving, no logging. `bf16=True` is its mixed precision (weights in float32).
 Labels are handed over already shifted (`shift_labels`), so that a row of T tokens has T
 predictions, as everywhere in the race.
 """

@@ -4,9 +4,9 @@
 
 Needs the standard library, NumPy and torch only, since the peers live in another environment.
 
-A job: `model` (a recipe's section), `vocabulary_size`, `tokens` (an .npy of rows [R, T + 1], in the
-order in which all trainers take them), `weights` (safetensors by our names), `steps`, `rows` and
-`micro_batch` of a step, `precision`, `device`, `threads`, `compile`, `optimizer`, `schedule`,
+A job: `model` (a recipe's section), `vocabulary_size`, `tokens` (an .npy of rows [R, T + 1], in
+the order in which all trainers take them), `weights` (safetensors by our names), `steps`, `rows`
+and `micro_batch` of a step, `precision`, `device`, `threads`, `compile`, `optimizer`, `schedule`,
 `clip_norm`, `out`, and `save` (where the trained weights go; empty: nowhere).
 """
 

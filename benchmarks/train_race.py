@@ -7,10 +7,10 @@ Same architecture (Llama: RMSNorm, rotary, SwiGLU, no biases, untied), first wei
 their order, attention (plain causal), loss, optimizer (AdamW 0.9/0.95, no decay, constant rate,
 clipped at 1.0), micro-batch and threads. Every measurement is a whole process; the trainers take
 turns, and the peak of the machine's matrix products is measured again before every round. The
-first steps of a process are not counted. Every process also reports its losses: where they agree, it was the same
-work. What each trainer is and how it is called: `peers_NAME.py`. The peers live in a virtual
-environment of their own (`--peers-venv`, made on the first run). docs/training.md says what is fair
-about this.
+first steps of a process are not counted. Every process also reports its losses: where they agree,
+it was the same work. What each trainer is and how it is called: `peers_NAME.py`. The peers live in
+a virtual environment of their own (`--peers-venv`, made on the first run). docs/training.md says
+what is fair about this.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 import venv
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,6 @@ class Prepared:
     weights: Path
     parameters: int
     flops_per_token: int
-    results: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
 def peers_python(folder: Path) -> Path:
