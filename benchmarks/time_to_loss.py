@@ -16,8 +16,8 @@ the smallest budget whose final loss, median of the seeds, is at or below the ma
 budget is turned into steps beforehand, by a timed trial, and the schedule ends with it.
 
 Seconds are those from the first step's begin to the last one's end; nothing is evaluated or saved
-between. One judge scores everybody's final weights on all rows of the validation split, in
-float32, each with the attention it was trained with.
+between. One judge scores everybody's final weights on 512 rows spread over the validation split,
+in float32, each with the attention it was trained with.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import train_race as tr
 
 NAME, PEER = "1m", "Trainer, eager"
@@ -49,8 +50,10 @@ def best_recipe(steps: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return recipe.model.model_dump(mode="json"), recipe.train.model_dump(mode="json")
 
 
-def judge(weights: Path, model: dict[str, Any], corpus: Path, document_mask: bool) -> float:
-    """A file of weights → nats a token over the whole validation split, in float32."""
+def judge(
+    weights: Path, model: dict[str, Any], corpus: Path, *, document_mask: bool, wanted: int
+) -> float:
+    """A file of weights → nats a token over so many validation rows, spread evenly; float32."""
     import torch
     from safetensors.torch import load_file
 
@@ -67,8 +70,9 @@ def judge(weights: Path, model: dict[str, Any], corpus: Path, document_mask: boo
     rows = Rows(opened, "validation", shape.context)
     total, count = 0.0, 0
     with torch.no_grad():
-        for first in range(0, len(rows), 32):
-            batch = rows.row(list(range(first, min(first + 32, len(rows)))))
+        chosen = np.linspace(0, rows.full - 1, min(wanted, rows.full)).astype(int)
+        for first in range(0, len(chosen), 32):
+            batch = rows.row(chosen[first : first + 32])
             places = (
                 (torch.from_numpy(batch.positions), torch.from_numpy(batch.segments))
                 if document_mask
@@ -112,7 +116,11 @@ class Contest:
         one["optimizer"] = job["optimizer"]
         if job["save"]:
             one["loss"] = judge(
-                Path(job["save"]), job["model"], Path(job["corpus"]), job["document_mask"]
+                Path(job["save"]),
+                job["model"],
+                Path(job["corpus"]),
+                document_mask=job["document_mask"],
+                wanted=self.options.judged_rows,
             )
         self.runs.append(one)
         shown = f", loss {one['loss']:.4f}" if "loss" in one else ""
@@ -235,6 +243,7 @@ def main() -> None:
 
     parser = tr.arguments(__doc__ or "")
     parser.add_argument("--steps", type=int, default=250, help="the peer's budget")
+    parser.add_argument("--judged-rows", type=int, default=512)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rates", type=float, nargs=5, default=[1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2])
     parser.add_argument("--shares", type=float, nargs="+", default=[2, 3, 4, 5, 6])
