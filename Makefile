@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all test-stores check format bench bench-diagnose docs clean
+.PHONY: demo test test-all test-stores check format bench bench-diagnose bench-train bench-gpu docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/wellfit quickstart
@@ -37,6 +37,16 @@ bench: $(VENV)/.installed-dev
 # Needs labelled logs (LOGS=DIR); the four peers are installed in .venv-peers, never in .venv.
 bench-diagnose: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/diagnose.py $(if $(LOGS),--logs $(LOGS)) --out benchmarks/results/diagnose.json
+
+# Trainers against each other, about 35 minutes, then time to a loss, about 25; the peers are
+# installed in .venv-peers. Wants a machine that does nothing else.
+bench-train: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/train_race.py --out benchmarks/results/train_race.json
+	$(BIN)/python benchmarks/time_to_loss.py --out benchmarks/results/time_to_loss.json
+
+# Says so and ends well where no GPU is present.
+bench-gpu: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/gpu.py --out benchmarks/results/gpu.json
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python docs/generate.py

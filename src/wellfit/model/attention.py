@@ -18,6 +18,7 @@ from wellfit.model.kernels import rotate
 from wellfit.model.linear import Linear
 from wellfit.model.norm import RMSNorm
 from wellfit.model.positions import Angles
+from wellfit.model.scores import score_attention
 from wellfit.recipe.schema import Model
 
 # Up to this many keys a CPU multiplies whole score matrices quicker than it tiles them: torch's
@@ -89,7 +90,9 @@ def attend(
     """
     rows, heads, tokens, width = query.shape
     groups, keys = key.shape[1:3]
-    if not soft_cap and (mask is None or query.device.type != "cpu" or keys > WHOLE_SCORES):
+    if not soft_cap and query.device.type == "cpu" and keys <= WHOLE_SCORES:
+        return score_attention(query, key, value, mask)
+    if not soft_cap:
         causal = mask is None and tokens > 1
         return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=groups < heads
@@ -98,8 +101,7 @@ def attend(
     stacked = query.reshape(rows * groups, heads // groups * tokens, width)
     facing = key.reshape(rows * groups, keys, width).transpose(1, 2)
     scores = torch.baddbmm(stacked.new_zeros(()), stacked, facing, beta=0, alpha=width**-0.5)
-    if soft_cap:  # on every device, since no kernel of torch's has a cap
-        scores = torch.tanh(scores / soft_cap) * soft_cap
+    scores = torch.tanh(scores / soft_cap) * soft_cap  # no kernel of torch's has a cap
     if mask is not None:
         scores.view(rows, groups, heads // groups, tokens, keys).add_(mask.unsqueeze(1))
     weights = torch.softmax(scores, dim=-1)
@@ -119,7 +121,7 @@ def attention_masks(
     A mask for global layers and one for local layers, which see the last `model.window` tokens,
     their own included. `segments` [B, T] (only with `seen` = 0) hide other documents:
     [B, 1, T, T]. Without them a mask is [1, 1, T, seen + T]. None where `attend` needs no mask: a
-    single query, or causal attention that a tiling kernel does on its own.
+    single query, or queries that are all of the tokens, which it treats causally on its own.
     """
     assert segments is None or seen == 0, "documents are packed in training, never behind a cache"
     if segments is not None and bool((segments == segments[:, :1]).all()):
@@ -127,8 +129,7 @@ def attention_masks(
     if tokens == 1:  # `Attention` leaves out the keys beyond a window
         return None, None
     local = 0 < model.window < seen + tokens
-    tiled = (device.type != "cpu" or tokens > WHOLE_SCORES) and not model.attention_soft_cap
-    plain = segments is None and seen == 0 and tiled
+    plain = segments is None and seen == 0 and not model.attention_soft_cap
     if plain and not local:
         return None, None
     keys = torch.arange(seen + tokens, device=device)
