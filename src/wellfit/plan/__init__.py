@@ -1,1 +1,1 @@
-"""A recipe in; its memory, speed, time, money and disk out, before anything runs and without torch."""
+"""A recipe in; memory, speed, time, money and disk out, before it runs and without torch."""

@@ -13,7 +13,7 @@ from wellfit.plan.ledger import Ledger
 
 def forward(ledger: Ledger, at: Layout, block: str, x: str) -> str:
     """The block's input by name → its output by name; saved tensors stay, named `block.…`."""
-    features = at.N * at.D * at.e
+    features = at.tokens * at.width * at.bytes
     norm_forward(ledger, at, f"{block}.n1", x)
     attention_forward(ledger, at, f"{block}.attention", f"{block}.n1.out")
     middle = f"{block}.middle"
@@ -39,7 +39,7 @@ def backward(ledger: Ledger, at: Layout, block: str, grad: str, *, fresh: bool) 
         inside = grad
         if at.model.dropout:
             inside = f"{block}.d{number}.grad"
-            ledger.hold(inside, "temporaries", at.N * at.D * at.e)
+            ledger.hold(inside, "temporaries", at.tokens * at.width * at.bytes)
             ledger.drop(f"{block}.d{number}.kept")
         name = f"{block}.{'feedforward' if number == 2 else 'attention'}"
         # Without dropout the gradient is the residual's own, so it is still needed afterwards.
@@ -47,7 +47,7 @@ def backward(ledger: Ledger, at: Layout, block: str, grad: str, *, fresh: bool) 
         norm_backward(ledger, at, f"{block}.n{number}", f"{name}.grad", fresh=fresh)
         # The residual's gradient and that of the branch are added into a new tensor.
         total = f"{block}.grad{number}"
-        ledger.hold(total, "temporaries", at.N * at.D * at.e)
+        ledger.hold(total, "temporaries", at.tokens * at.width * at.bytes)
         ledger.drop(grad, f"{block}.n{number}.grad")
         grad = total
     return grad
@@ -61,31 +61,37 @@ def norm_forward(
 ) -> None:
     """Features by name → `name.out`; RMSNorm keeps its unit features, LayerNorm its input."""
     assert x in ledger.held
-    size, width = size or at.N * at.D, at.D if heads == 1 else at.model.width // at.model.heads
+    size, width = (
+        size or at.tokens * at.width,
+        at.width if heads == 1 else at.model.width // at.model.heads,
+    )
     if heads == 1 and at.model.norm == "layernorm":
         biased = 2 if at.model.bias else 1
         if at.casts:
-            ledger.hold(f"{name}.cast", "casts", biased * width * at.e)
-        ledger.hold(f"{name}.statistics", "activations", 2 * at.N * 4)
+            ledger.hold(f"{name}.cast", "casts", biased * width * at.bytes)
+        ledger.hold(f"{name}.statistics", "activations", 2 * at.tokens * 4)
     else:
         if at.casts:
-            ledger.hold(f"{name}.cast", "casts", width * at.e)
-        ledger.hold(f"{name}.statistics", "activations", at.N * heads * at.e)
-        ledger.touch("temporaries", 2 * at.N * heads * 4)
-        ledger.hold(f"{name}.unit", "activations", size * at.e)
-    ledger.hold(f"{name}.out", "activations", size * at.e)
+            ledger.hold(f"{name}.cast", "casts", width * at.bytes)
+        ledger.hold(f"{name}.statistics", "activations", at.tokens * heads * at.bytes)
+        ledger.touch("temporaries", 2 * at.tokens * heads * 4)
+        ledger.hold(f"{name}.unit", "activations", size * at.bytes)
+    ledger.hold(f"{name}.out", "activations", size * at.bytes)
 
 
 def norm_backward(
     ledger: Ledger, at: Layout, name: str, grad: str, *, fresh: bool, heads: int = 1, size: int = 0
 ) -> None:
     """The gradient of `name.out` by name → `name.grad`; what the forward pass kept goes."""
-    size, width = size or at.N * at.D, at.D if heads == 1 else at.model.width // at.model.heads
+    size, width = (
+        size or at.tokens * at.width,
+        at.width if heads == 1 else at.model.width // at.model.heads,
+    )
     layernorm = heads == 1 and at.model.norm == "layernorm"
     if not layernorm:
-        ledger.hold(f"{name}.product", "temporaries", size * at.e)
-        ledger.hold(f"{name}.scaled", "temporaries", size * at.e)
-    ledger.hold(f"{name}.grad", "temporaries", size * at.e)
+        ledger.hold(f"{name}.product", "temporaries", size * at.bytes)
+        ledger.hold(f"{name}.scaled", "temporaries", size * at.bytes)
+    ledger.hold(f"{name}.grad", "temporaries", size * at.bytes)
     if not layernorm:
         ledger.drop(f"{name}.product", f"{name}.scaled", f"{name}.unit")
     else:
@@ -105,8 +111,8 @@ def linear_forward(ledger: Ledger, at: Layout, name: str, fan_in: int, fan_out: 
     """A linear layer → `name.out`, and its weights in the arithmetic, kept for the backward."""
     if at.casts:
         biases = fan_out if at.model.bias else 0
-        ledger.hold(f"{name}.cast", "casts", (fan_in * fan_out + biases) * at.e)
-    ledger.hold(f"{name}.out", "temporaries", at.N * fan_out * at.e)
+        ledger.hold(f"{name}.cast", "casts", (fan_in * fan_out + biases) * at.bytes)
+    ledger.hold(f"{name}.out", "temporaries", at.tokens * fan_out * at.bytes)
 
 
 def linear_backward(
@@ -121,8 +127,8 @@ def linear_backward(
 ) -> None:
     """A linear layer's gradients: that of its input by the name `result`; `spent` then go."""
     numbers = fan_in * fan_out + (fan_out if at.model.bias else 0)
-    ledger.hold(f"{name}.raw", "temporaries", numbers * at.e)
-    ledger.hold(result, "temporaries", at.N * fan_in * at.e)
+    ledger.hold(f"{name}.raw", "temporaries", numbers * at.bytes)
+    ledger.hold(result, "temporaries", at.tokens * fan_in * at.bytes)
     ledger.drop(*spent)
     if at.casts:
         ledger.drop(f"{name}.cast")
@@ -153,53 +159,51 @@ def _residual_forward(
 def attention_forward(ledger: Ledger, at: Layout, name: str, x: str) -> None:
     """Normalised features → `name.output.out`; queries, keys, values and weights are kept."""
     assert x in ledger.held
-    query, keys, heads = at.N * at.D, at.N * at.keys, at.model.heads
-    for part, fan_out in (("query", at.D), ("key", at.keys), ("value", at.keys)):
-        linear_forward(ledger, at, f"{name}.{part}", at.D, fan_out)
+    query, keys, heads = at.tokens * at.width, at.tokens * at.keys, at.model.heads
+    for part, fan_out in (("query", at.width), ("key", at.keys), ("value", at.keys)):
+        linear_forward(ledger, at, f"{name}.{part}", at.width, fan_out)
     made = {"query": f"{name}.query.out", "key": f"{name}.key.out"}
     sizes = {"query": (query, heads), "key": (keys, at.model.kv_heads)}
     if at.model.qk_norm:
         for part, (size, count) in sizes.items():
             norm_forward(ledger, at, f"{name}.{part}_norm", made[part], count, size)
-            ledger.keep(
-                f"{name}.{part}_norm.out", f"{name}.{part}_norm.temporary", "temporaries"
-            )
+            ledger.keep(f"{name}.{part}_norm.out", f"{name}.{part}_norm.temporary", "temporaries")
         ledger.drop(*made.values())
         made = {part: f"{name}.{part}_norm.temporary" for part in made}
     if at.model.position == "rotary":
         for part, (size, _) in sizes.items():
-            ledger.hold(f"{name}.{part}.kept", "activations", size * at.e)
+            ledger.hold(f"{name}.{part}.kept", "activations", size * at.bytes)
         ledger.drop(*made.values())
         made = {}
     else:
         for part, (size, _) in sizes.items():
             if _copied(at, part):
-                ledger.hold(f"{name}.{part}.kept", "activations", size * at.e)
+                ledger.hold(f"{name}.{part}.kept", "activations", size * at.bytes)
             else:
                 ledger.keep(made.pop(part), f"{name}.{part}.kept", "activations")
     if at.whole_scores:
-        scores = at.B * heads * at.T * at.T * at.e
+        scores = at.rows * heads * at.context * at.context * at.bytes
         ledger.hold(f"{name}.scores", "temporaries", scores)
         ledger.hold(f"{name}.weights", "activations", scores)
         if _copied(at, "value"):
-            ledger.hold(f"{name}.value.kept", "activations", keys * at.e)
+            ledger.hold(f"{name}.value.kept", "activations", keys * at.bytes)
             made["value"] = f"{name}.value.out"
         else:
             ledger.keep(f"{name}.value.out", f"{name}.value.kept", "activations")
-        ledger.hold(f"{name}.read", "temporaries", query * at.e)
+        ledger.hold(f"{name}.read", "temporaries", query * at.bytes)
         ledger.drop(f"{name}.scores")
         if heads > 1:
-            ledger.hold(f"{name}.joined", "activations", query * at.e)
+            ledger.hold(f"{name}.joined", "activations", query * at.bytes)
             made["read"] = f"{name}.read"
         else:
             ledger.keep(f"{name}.read", f"{name}.joined", "activations")
     else:
         ledger.keep(f"{name}.value.out", f"{name}.value.kept", "activations")
-        ledger.hold(f"{name}.joined", "activations", query * at.e)
+        ledger.hold(f"{name}.joined", "activations", query * at.bytes)
         if _joined_by_copy(at):
-            ledger.hold(f"{name}.tiled", "activations", query * at.e)
-        ledger.hold(f"{name}.sums", "activations", at.N * heads * 4)
-    linear_forward(ledger, at, f"{name}.output", at.D, at.D)
+            ledger.hold(f"{name}.tiled", "activations", query * at.bytes)
+        ledger.hold(f"{name}.sums", "activations", at.tokens * heads * 4)
+    linear_forward(ledger, at, f"{name}.output", at.width, at.width)
     ledger.drop(*made.values())
 
 
@@ -207,15 +211,15 @@ def attention_backward(
     ledger: Ledger, at: Layout, name: str, grad: str, own: bool, fresh: bool, x: str
 ) -> None:
     """The gradient of the output by name → `name.grad`, that of the normalised input `x`."""
-    query, keys, heads = at.N * at.D, at.N * at.keys, at.model.heads
+    query, keys, heads = at.tokens * at.width, at.tokens * at.keys, at.model.heads
     joined = (f"{name}.joined",) if at.whole_scores or _joined_by_copy(at) else ()
     spent = (*joined, *((grad,) if own else ()))
-    linear_backward(ledger, at, f"{name}.output", at.D, at.D, f"{name}.read", spent, fresh)
+    linear_backward(ledger, at, f"{name}.output", at.width, at.width, f"{name}.read", spent, fresh)
     grads = {"query": query, "key": keys, "value": keys}
     if at.whole_scores:
-        scores = at.B * heads * at.T * at.T * at.e
-        ledger.touch("temporaries", query * at.e)
-        ledger.hold(f"{name}.value.grad", "temporaries", keys * at.e)
+        scores = at.rows * heads * at.context * at.context * at.bytes
+        ledger.touch("temporaries", query * at.bytes)
+        ledger.hold(f"{name}.value.grad", "temporaries", keys * at.bytes)
         ledger.hold(f"{name}.weights.grad", "temporaries", scores)
         ledger.drop(f"{name}.read", f"{name}.value.kept")
         ledger.hold(f"{name}.scores.grad", "temporaries", scores)
@@ -225,18 +229,18 @@ def attention_backward(
         ledger.touch("temporaries", scores)
         ledger.drop(f"{name}.scores.grad")
         for part in ("query", "key"):
-            ledger.hold(f"{name}.{part}.grad", "temporaries", grads[part] * at.e)
-            ledger.touch("temporaries", grads[part] * at.e)
+            ledger.hold(f"{name}.{part}.grad", "temporaries", grads[part] * at.bytes)
+            ledger.touch("temporaries", grads[part] * at.bytes)
         ledger.drop(f"{name}.copy")
     else:
         for part, size in grads.items():
-            ledger.hold(f"{name}.{part}.grad", "temporaries", size * at.e)
+            ledger.hold(f"{name}.{part}.grad", "temporaries", size * at.bytes)
         output = f"{name}.tiled" if _joined_by_copy(at) else f"{name}.joined"
         ledger.drop(f"{name}.read", output, f"{name}.sums", f"{name}.value.kept")
     ledger.drop(f"{name}.query.kept", f"{name}.key.kept")
     for part in ("key", "query"):
         if at.model.position == "rotary":
-            ledger.touch("temporaries", grads[part] * at.e)
+            ledger.touch("temporaries", grads[part] * at.bytes)
     if at.model.qk_norm:
         for part, count in (("key", at.model.kv_heads), ("query", heads)):
             norm_backward(
@@ -251,11 +255,11 @@ def attention_backward(
             ledger.keep(f"{name}.{part}_norm.grad", f"{name}.{part}.grad", "temporaries")
     total = ""
     for part in ("value", "key", "query"):
-        fan_out = at.D if part == "query" else at.keys
+        fan_out = at.width if part == "query" else at.keys
         spent = (f"{name}.{part}.grad", *((x,) if part == "query" else ()))
         result = f"{name}.{part}.back"
-        linear_backward(ledger, at, f"{name}.{part}", at.D, fan_out, result, spent, fresh)
-        total = _add(ledger, total, result, f"{name}.{part}.sum", at.N * at.D * at.e)
+        linear_backward(ledger, at, f"{name}.{part}", at.width, fan_out, result, spent, fresh)
+        total = _add(ledger, total, result, f"{name}.{part}.sum", at.tokens * at.width * at.bytes)
     ledger.keep(total, f"{name}.grad", "temporaries")
 
 
@@ -264,8 +268,8 @@ def _copied(at: Layout, part: str) -> bool:
     if not at.whole_scores:
         return False
     if part == "query":
-        return at.model.heads > 1 and (at.B > 1 or at.model.heads > at.model.kv_heads)
-    return at.model.kv_heads > 1 and at.B > 1
+        return at.model.heads > 1 and (at.rows > 1 or at.model.heads > at.model.kv_heads)
+    return at.model.kv_heads > 1 and at.rows > 1
 
 
 def _joined_by_copy(at: Layout) -> bool:
@@ -287,10 +291,10 @@ def _add(ledger: Ledger, total: str, more: str, name: str, size: int) -> str:
 
 def feedforward_forward(ledger: Ledger, at: Layout, name: str) -> None:
     """Normalised features → `name.down.out`; what the non-linearity saves is kept."""
-    inner = at.N * at.F * at.e
-    linear_forward(ledger, at, f"{name}.up", at.D, at.F)
+    inner = at.tokens * at.hidden * at.bytes
+    linear_forward(ledger, at, f"{name}.up", at.width, at.hidden)
     if at.model.activation == "swiglu":
-        linear_forward(ledger, at, f"{name}.gate", at.D, at.F)
+        linear_forward(ledger, at, f"{name}.gate", at.width, at.hidden)
         ledger.keep(f"{name}.gate.out", f"{name}.gate.kept", "activations")
         ledger.hold(f"{name}.silu", "activations", inner)
     if at.model.activation == "relu2":
@@ -298,7 +302,7 @@ def feedforward_forward(ledger: Ledger, at: Layout, name: str) -> None:
     else:
         ledger.keep(f"{name}.up.out", f"{name}.up.kept", "activations")
     ledger.hold(f"{name}.inner", "activations", inner)
-    linear_forward(ledger, at, f"{name}.down", at.F, at.D)
+    linear_forward(ledger, at, f"{name}.down", at.hidden, at.width)
     if at.model.activation == "relu2":
         ledger.drop(f"{name}.up.out")  # a local name of the function until it returns
 
@@ -307,9 +311,11 @@ def feedforward_backward(
     ledger: Ledger, at: Layout, name: str, grad: str, own: bool, fresh: bool, x: str
 ) -> None:
     """The gradient of the output by name → `name.grad`, that of the normalised input `x`."""
-    inner = at.N * at.F * at.e
+    inner = at.tokens * at.hidden * at.bytes
     spent = (f"{name}.inner", *((grad,) if own else ()))
-    linear_backward(ledger, at, f"{name}.down", at.F, at.D, f"{name}.inner.grad", spent, fresh)
+    linear_backward(
+        ledger, at, f"{name}.down", at.hidden, at.width, f"{name}.inner.grad", spent, fresh
+    )
     total = ""
     if at.model.activation == "swiglu":
         ledger.hold(f"{name}.silu.grad", "temporaries", inner)
@@ -319,13 +325,13 @@ def feedforward_backward(
         ledger.drop(f"{name}.silu.grad", f"{name}.gate.kept")
         total = f"{name}.gate.back"
         spent = (f"{name}.gate.grad",)
-        linear_backward(ledger, at, f"{name}.gate", at.D, at.F, total, spent, fresh)
+        linear_backward(ledger, at, f"{name}.gate", at.width, at.hidden, total, spent, fresh)
     else:
         kept = f"{name}.positive" if at.model.activation == "relu2" else f"{name}.up.kept"
         ledger.hold(f"{name}.up.grad", "temporaries", inner)
         ledger.drop(f"{name}.inner.grad", kept)
     result = f"{name}.up.back"
     spent = (f"{name}.up.grad", x)
-    linear_backward(ledger, at, f"{name}.up", at.D, at.F, result, spent, fresh)
-    total = _add(ledger, total, result, f"{name}.sum", at.N * at.D * at.e)
+    linear_backward(ledger, at, f"{name}.up", at.width, at.hidden, result, spent, fresh)
+    total = _add(ledger, total, result, f"{name}.sum", at.tokens * at.width * at.bytes)
     ledger.keep(total, f"{name}.grad", "temporaries")

@@ -1,8 +1,7 @@
 """The numbers from which every byte of a pass follows, gathered from the recipe.
 
 Axes: B rows of a micro-batch, T tokens of a row, N = B·T, D width, H query heads, G key and value
-heads, W features of a head, F hidden features, V vocabulary entries; e bytes of a number in the
-arithmetic.
+heads, W features of a head, F hidden features, V vocabulary entries.
 """
 
 from __future__ import annotations
@@ -27,31 +26,34 @@ class Layout:
     """One micro-batch of one model on one kind of device."""
 
     model: Model
-    V: int
-    B: int
-    e: int
+    vocabulary: int
+    """Entries, V."""
+    rows: int
+    """Of the micro-batch, B."""
+    bytes: int
+    """Of a number in the arithmetic."""
     device: Device
     masked: bool
     """Rows hold several documents, so that a mask of B·T·T numbers exists."""
 
     @property
-    def T(self) -> int:
-        """Tokens of a row."""
+    def context(self) -> int:
+        """Tokens of a row, T."""
         return self.model.context
 
     @property
-    def N(self) -> int:
-        """Tokens of the micro-batch."""
-        return self.B * self.model.context
+    def tokens(self) -> int:
+        """Tokens of the micro-batch, N."""
+        return self.rows * self.model.context
 
     @property
-    def D(self) -> int:
-        """Features of a token."""
+    def width(self) -> int:
+        """Features of a token, D."""
         return self.model.width
 
     @property
-    def F(self) -> int:
-        """Features inside the feed-forward."""
+    def hidden(self) -> int:
+        """Features inside the feed-forward, F."""
         return self.model.hidden
 
     @property
@@ -62,7 +64,7 @@ class Layout:
     @property
     def casts(self) -> bool:
         """Whether weights are cast to the arithmetic."""
-        return self.e < 4
+        return self.bytes < 4
 
     @property
     def promotes(self) -> bool:
@@ -84,25 +86,27 @@ class Layout:
     def mask_bytes(self) -> int:
         """Bytes of the mask that is added to the scores; 0 where the kernel is causal by itself."""
         if self.masked:
-            return self.B * self.T * self.T * self.e
-        return self.T * self.T * self.e if self.device == "cpu" and self.whole_scores else 0
+            return self.rows * self.context**2 * self.bytes
+        return self.context**2 * self.bytes if self.device == "cpu" and self.whole_scores else 0
 
     @property
     def chunks(self) -> list[int]:
         """Rows of the first two chunks of logits; later ones need no more than these."""
-        rows = max(1, CHUNK_LOGITS // self.V)
-        return [min(rows, self.N - first) for first in range(0, self.N, rows)][:2]
+        rows = max(1, CHUNK_LOGITS // self.vocabulary)
+        starts = range(0, self.tokens, rows)[:2]
+        return [min(rows, self.tokens - first) for first in starts]
 
 
 def layout(
     recipe: Recipe, vocabulary_size: int, *, precision: Precision, device: Device, rows: int = 0
 ) -> Layout:
     """A recipe and what it runs on → the layout of a micro-batch of `rows` (0: the recipe's)."""
+    most = recipe.train.batch_tokens // recipe.model.context
     return Layout(
         model=recipe.model,
-        V=vocabulary_size,
-        B=rows or min(recipe.train.micro_batch, recipe.train.batch_tokens // recipe.model.context),
-        e=BYTES[precision],
+        vocabulary=vocabulary_size,
+        rows=rows or min(recipe.train.micro_batch, most),
+        bytes=BYTES[precision],
         device=device,
         masked=recipe.train.document_mask,
     )

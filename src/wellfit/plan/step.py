@@ -18,14 +18,14 @@ from wellfit.recipe.shapes import Shape, shape_table
 def play_step(at: Layout, optimizer: AdamW | Muon, rows: int) -> Ledger:
     """A layout, an optimizer and the rows of a step → the ledger after the step has been played."""
     ledger = Ledger()
-    table = shape_table(at.model, at.V)
+    table = shape_table(at.model, at.vocabulary)
     ledger.hold("weights", "weights", 4 * sum(shape.parameters for shape in table))
     ledger.hold("optimizer", "optimizer", state_bytes(optimizer, table))
-    parts = [min(at.B, rows - first) for first in range(0, rows, at.B)]
+    parts = [min(at.rows, rows - first) for first in range(0, rows, at.rows)]
     # From the second micro-batch on nothing new happens, except that the last may be smaller.
-    parts = parts[:2] if len(parts) > 1 and parts[1] == at.B else parts
+    parts = parts[:2] if len(parts) > 1 and parts[1] == at.rows else parts
     for number, part in enumerate(parts):
-        play_micro_batch(ledger, replace(at, B=part), number)
+        play_micro_batch(ledger, replace(at, rows=part), number)
     ledger.drop("hidden", "losses")
     ledger.at("update")
     for shape in _largest(table):
@@ -40,10 +40,10 @@ def play_micro_batch(ledger: Ledger, at: Layout, number: int) -> None:
     names still hold them.
     """
     fresh = number == 0
-    features = at.N * at.D * at.e
+    features = at.tokens * at.width * at.bytes
     ledger.at("forward")
     if at.device != "cpu":  # a CPU shares the arrays of the batch
-        ledger.hold("batch", "batch", at.N * 8 * (4 if at.masked else 2))
+        ledger.hold("batch", "batch", at.tokens * 8 * (4 if at.masked else 2))
     _mask(ledger, at)
     _embed(ledger, at, features)
     x = "x"
@@ -86,7 +86,7 @@ def _largest(table: tuple[Shape, ...]) -> list[Shape]:
 def _mask(ledger: Ledger, at: Layout) -> None:
     if not at.mask_bytes:
         return
-    flags = at.mask_bytes // at.e
+    flags = at.mask_bytes // at.bytes
     ledger.hold("visible", "temporaries", flags)
     ledger.touch("temporaries", flags)
     ledger.hold("hidden places", "temporaries", flags)
@@ -95,19 +95,19 @@ def _mask(ledger: Ledger, at: Layout) -> None:
 
 
 def _embed(ledger: Ledger, at: Layout, features: int) -> None:
-    wide = at.N * at.D * 4
+    wide = at.tokens * at.width * 4
     ledger.hold("embedded", "temporaries", wide)
     # Without documents in a row all rows share their positions.
-    placed = at.N if at.masked else at.T
+    placed = at.tokens if at.masked else at.context
     if at.model.position == "learned":
-        ledger.hold("places", "temporaries", placed * at.D * 4)
+        ledger.hold("places", "temporaries", placed * at.width * 4)
         ledger.hold("sum", "temporaries", wide)
         ledger.drop("embedded", "places")
         ledger.keep("sum", "embedded", "temporaries")
     else:
         angles = placed * (at.model.width // at.model.heads) // 2
         for part in ("cosine", "sine"):
-            ledger.hold(part, "activations", angles * at.e)
+            ledger.hold(part, "activations", angles * at.bytes)
             if at.casts:  # the float32 ones are local names until the forward pass returns
                 ledger.hold(f"wide {part}", "temporaries", angles * 4)
     if at.casts:
@@ -124,16 +124,16 @@ def _embed(ledger: Ledger, at: Layout, features: int) -> None:
 
 def _embed_backward(ledger: Ledger, at: Layout, grad: str, fresh: bool) -> None:
     if at.model.dropout:
-        ledger.hold("undropped", "temporaries", at.N * at.D * at.e)
+        ledger.hold("undropped", "temporaries", at.tokens * at.width * at.bytes)
         ledger.drop(grad, "kept")
         grad = "undropped"
     if at.casts:
-        ledger.hold("wide grad", "temporaries", at.N * at.D * 4)
+        ledger.hold("wide grad", "temporaries", at.tokens * at.width * 4)
         ledger.drop(grad)
         grad = "wide grad"
-    table = at.V * at.D * 4
+    table = at.vocabulary * at.width * 4
     if at.model.position == "learned":
-        _gradient(ledger, "positions.grad", at.T * at.D * 4, fresh)
+        _gradient(ledger, "positions.grad", at.context * at.width * 4, fresh)
     # A tied one is added to that of the head, which waited for it.
     _gradient(ledger, "embedding.grad", table, fresh and not at.model.tie_embeddings)
     ledger.drop(grad)
@@ -152,11 +152,11 @@ def _loss_forward(ledger: Ledger, at: Layout, fresh: bool) -> None:
     """Logits of a chunk, in the arithmetic and then in float32, and their log-softmax."""
     ledger.at("forward of the loss")
     if at.casts:
-        ledger.hold("head.cast", "casts", at.V * at.D * at.e)
-    ledger.hold("new losses", "activations", at.N * 4)
+        ledger.hold("head.cast", "casts", at.vocabulary * at.width * at.bytes)
+    ledger.hold("new losses", "activations", at.tokens * 4)
     for number, rows in enumerate(at.chunks):
-        numbers = rows * at.V
-        ledger.hold("logits", "logits", numbers * at.e)
+        numbers = rows * at.vocabulary
+        ledger.hold("logits", "logits", numbers * at.bytes)
         if at.casts:
             ledger.hold("wide logits", "logits", numbers * 4)
             ledger.drop("logits")
@@ -173,16 +173,16 @@ def _loss_forward(ledger: Ledger, at: Layout, fresh: bool) -> None:
 
 def _loss_backward(ledger: Ledger, at: Layout, fresh: bool) -> str:
     """The logits of a chunk once more, their softmax, and the two gradients; → the features'."""
-    features = at.N * at.D
-    ledger.hold("factor", "temporaries", at.N * 4)
+    features = at.tokens * at.width
+    ledger.hold("factor", "temporaries", at.tokens * 4)
     _scale(ledger, at, features)
-    ledger.hold("scaled", "temporaries", features * at.e)
-    ledger.hold("hidden.grad", "temporaries", features * at.e)
-    ledger.hold("new head.grad", "gradients", at.V * at.D * 4)
+    ledger.hold("scaled", "temporaries", features * at.bytes)
+    ledger.hold("hidden.grad", "temporaries", features * at.bytes)
+    ledger.hold("new head.grad", "gradients", at.vocabulary * at.width * 4)
     capped = bool(at.model.logit_soft_cap)
     parts = ("logits", "slope", "share") if capped else ("logits", "share")
     for number, rows in enumerate(at.chunks):
-        numbers = rows * at.V * at.e
+        numbers = rows * at.vocabulary * at.bytes
         # The names hold the last chunk's tensors until they are given new ones.
         ledger.hold("logits", "logits", numbers)
         if number:
@@ -193,12 +193,12 @@ def _loss_backward(ledger: Ledger, at: Layout, fresh: bool) -> str:
         ledger.hold("share", "logits", numbers)
         if number:
             ledger.drop("old share")
-        ledger.hold("part", "temporaries", rows * at.D * at.e)
-        _scale(ledger, at, rows * at.D)
+        ledger.hold("part", "temporaries", rows * at.width * at.bytes)
+        _scale(ledger, at, rows * at.width)
         ledger.drop("part")
-        ledger.hold("part", "temporaries", at.V * at.D * at.e)
+        ledger.hold("part", "temporaries", at.vocabulary * at.width * at.bytes)
         if at.promotes:
-            ledger.touch("temporaries", at.V * at.D * 4)
+            ledger.touch("temporaries", at.vocabulary * at.width * 4)
         ledger.drop("part")
         for part in parts:
             ledger.keep(part, f"old {part}", "logits")
