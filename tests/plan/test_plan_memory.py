@@ -14,6 +14,7 @@ from wellfit.plan import memory as plan_memory
 from wellfit.plan.memory import memory
 from wellfit.plan.step import play_step
 from wellfit.recipe.load import parse_recipe
+from wellfit.recipe.schema import Budget
 from wellfit.recipe.shapes import parameter_count
 from wellfit.recipe.sizes import DIALS
 
@@ -58,6 +59,110 @@ def test_the_peak_is_that_of_a_real_step(name: str) -> None:
     ledger = play_step(layout_of(recipe), recipe.train.optimizer, _rows(recipe))
     counted = counted_peak(recipe)
     assert ledger.peak().bytes == pytest.approx(counted, rel=0.05), (name, counted)
+
+
+# Looked at while the ledger was written.
+DEVELOPMENT = {
+    "the update is fullest": "width=512 hidden=2048 heads=4 kv_heads=4 context=16 micro=1 rows=1 "
+    "precision=bf16 optimizer=muon",
+    "the backward pass is fullest": "layers=3 heads=8 kv_heads=4 width=128 context=512 micro=4 "
+    "rows=4",
+    "three chunks of logits": "width=64 context=256 micro=5 rows=5 V=4000",
+}
+
+
+@pytest.mark.parametrize("name", DEVELOPMENT)
+def test_the_other_moments_too(name: str) -> None:
+    """As above, where another moment is the fullest.
+
+    Breaks tried: Muon's look-ahead counted as bf16; the mask's gradient copied once.
+    """
+    recipe = recipe_of(DEVELOPMENT[name])
+    ledger = play_step(layout_of(recipe), recipe.train.optimizer, _rows(recipe))
+    assert ledger.peak().bytes == pytest.approx(counted_peak(recipe), rel=0.01), name
+    moments = {
+        "the update is fullest": "update",
+        "the backward pass is fullest": "backward",
+        "three chunks of logits": "backward of the loss",
+    }
+    assert ledger.peak().moment == moments[name]
+
+
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_the_ledger_ends_with_weights_moments_and_gradients(name: str) -> None:
+    """Whatever else was made is gone. Break: leave a kept tensor of the block undropped."""
+    recipe = recipe_of(HELD_OUT[name])
+    at = layout_of(recipe)
+    ledger = play_step(at, recipe.train.optimizer, _rows(recipe))
+    assert {kind for kind, size in ledger.by_kind.items() if size} <= {
+        "weights",
+        "optimizer",
+        "gradients",
+    }
+    count = parameter_count(recipe.model, at.vocabulary)
+    assert ledger.by_kind["weights"] == ledger.by_kind["gradients"] == 4 * count
+
+
+@pytest.mark.parametrize("size", DIALS)
+@pytest.mark.parametrize("tie", ["true", "false"])
+def test_parameters_are_those_of_the_built_model(size: str, tie: str) -> None:
+    """Every preset, built on the meta device. Break: leave the head out of `shape_table`."""
+    values = {
+        "name": "x",
+        "data": {"sources": [{"path": "texts"}]},
+        "model": {"size": size},
+        "train": {"budget": {"steps": 1}},
+    }
+    recipe = parse_recipe(values, changes=[f"model.tie_embeddings={tie}"])
+    with torch.device("meta"):
+        model = Transformer(recipe.model, 32_000)
+    built = sum(parameter.numel() for parameter in model.parameters())
+    assert parameter_count(recipe.model, 32_000) == built
+
+
+def test_the_constants_are_those_of_the_model() -> None:
+    """Copied, since this room never imports torch. Break: change one of them in its room."""
+    assert plan_layout.WHOLE_SCORES == attention.WHOLE_SCORES
+    assert plan_layout.CHUNK_LOGITS == kernels.CHUNK_LOGITS
+    assert plan_memory.ACCURACY_CHUNK == evaluation_loss.ACCURACY_CHUNK
+
+
+def test_the_cache_is_the_model_s() -> None:
+    """Break: count keys without values."""
+    recipe = recipe_of("heads=4 kv_heads=2 layers=3 precision=bf16")
+    at = layout_of(recipe)
+    model = Transformer(recipe.model, at.vocabulary)
+    model.compute_dtype = torch.bfloat16
+    cache = model.new_cache()
+    assert memory(recipe, at).cache == cache.keys.nbytes + cache.values.nbytes
+
+
+def test_an_allowance_in_minutes_keeps_the_weights_twice() -> None:
+    """Calibration puts them back afterwards. Break: leave it out of `beside`."""
+    recipe = recipe_of("V=300")
+    at = layout_of(recipe)
+    timed = recipe.model_copy(
+        update={"train": recipe.train.model_copy(update={"budget": Budget(minutes=1)})}
+    )
+    more = memory(timed, at).bytes - memory(recipe, at).bytes
+    assert more == 4 * parameter_count(recipe.model, 300)
+
+
+def test_kinds_and_moments_add_up() -> None:
+    """Break: leave a kind out of `Peak.by_kind`."""
+    recipe = recipe_of("precision=bf16 rows=12")
+    held = memory(recipe, layout_of(recipe))
+    assert [peak.moment for peak in held.moments] == [
+        "at rest",
+        "forward",
+        "forward of the loss",
+        "backward of the loss",
+        "backward",
+        "update",
+    ]
+    for peak in held.moments:
+        assert sum(peak.by_kind.values()) == peak.bytes <= held.step.bytes
+    assert held.bytes == held.step.bytes + sum(held.beside.values())
 
 
 def _rows(recipe) -> int:  # type: ignore[no-untyped-def]

@@ -123,6 +123,8 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
 }
 # What these change is where files stand; see the last test.
 PLACES = {"name", "data.folder"}
+# What is decided before a training; tests/run/test_run_plan.py shows its effect.
+BEFORE = {"train.memory_check"}
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +176,9 @@ def training_of(
 def test_no_setting_of_the_schema_is_left_out() -> None:
     """Break: add a setting to the schema."""
     leaves = {one.path for one in settings() if one.form != "section"}
-    tested = {f"data.{path}" for path in DATA} | {path.split()[0] for path in TRAINING} | PLACES
+    tested = (
+        {f"data.{path}" for path in DATA} | {path.split()[0] for path in TRAINING} | PLACES | BEFORE
+    )
     assert leaves == tested
     both = {one.path for one in settings() if one.when == "adamw" and one.form == "number"}
     assert both == {path.split()[0] for path in TRAINING if path.endswith(" adamw")}

@@ -57,15 +57,16 @@ def backward(ledger: Ledger, at: Layout, block: str, grad: str, *, fresh: bool) 
 
 
 def norm_forward(
-    ledger: Ledger, at: Layout, name: str, x: str, heads: int = 1, size: int = 0
+    ledger: Ledger, at: Layout, name: str, x: str, heads: int = 0, size: int = 0
 ) -> None:
-    """Features by name → `name.out`; RMSNorm keeps its unit features, LayerNorm its input."""
+    """Features by name → `name.out`; RMSNorm keeps its unit features, LayerNorm its input.
+
+    With `heads` it is the RMSNorm of queries or keys, over each head of `size` numbers in all.
+    """
     assert x in ledger.held
-    size, width = (
-        size or at.tokens * at.width,
-        at.width if heads == 1 else at.model.width // at.model.heads,
-    )
-    if heads == 1 and at.model.norm == "layernorm":
+    size = size or at.tokens * at.width
+    width = at.width // at.model.heads if heads else at.width
+    if not heads and at.model.norm == "layernorm":
         biased = 2 if at.model.bias else 1
         if at.casts:
             ledger.hold(f"{name}.cast", "casts", biased * width * at.bytes)
@@ -73,21 +74,19 @@ def norm_forward(
     else:
         if at.casts:
             ledger.hold(f"{name}.cast", "casts", width * at.bytes)
-        ledger.hold(f"{name}.statistics", "activations", at.tokens * heads * at.bytes)
-        ledger.touch("temporaries", 2 * at.tokens * heads * 4)
+        ledger.hold(f"{name}.statistics", "activations", at.tokens * (heads or 1) * at.bytes)
+        ledger.touch("temporaries", 2 * at.tokens * (heads or 1) * 4)
         ledger.hold(f"{name}.unit", "activations", size * at.bytes)
     ledger.hold(f"{name}.out", "activations", size * at.bytes)
 
 
 def norm_backward(
-    ledger: Ledger, at: Layout, name: str, grad: str, *, fresh: bool, heads: int = 1, size: int = 0
+    ledger: Ledger, at: Layout, name: str, grad: str, *, fresh: bool, heads: int = 0, size: int = 0
 ) -> None:
     """The gradient of `name.out` by name → `name.grad`; what the forward pass kept goes."""
-    size, width = (
-        size or at.tokens * at.width,
-        at.width if heads == 1 else at.model.width // at.model.heads,
-    )
-    layernorm = heads == 1 and at.model.norm == "layernorm"
+    size = size or at.tokens * at.width
+    width = at.width // at.model.heads if heads else at.width
+    layernorm = not heads and at.model.norm == "layernorm"
     if not layernorm:
         ledger.hold(f"{name}.product", "temporaries", size * at.bytes)
         ledger.hold(f"{name}.scaled", "temporaries", size * at.bytes)

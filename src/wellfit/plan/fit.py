@@ -73,18 +73,11 @@ def document_mask(recipe: Recipe, setting: Setting) -> list[Patch]:
 
 
 def context(recipe: Recipe, setting: Setting) -> list[Patch]:
-    """Shorter rows, as many of them a pass: halved down to 128 tokens."""
+    """Shorter rows: halved down to 128 tokens. The dial may then put more of them into a pass."""
     tokens, found = recipe.model.context, list[Patch]()
     while tokens % 2 == 0 and tokens >= 256:
         tokens //= 2
-        batch, rows = recipe.train.batch_tokens, recipe.train.micro_batch
-        found.append(
-            (
-                f"model.context={tokens}",
-                f"train.micro_batch={rows}",
-                f"train.batch_tokens={batch}",
-            )
-        )
+        found.append((f"model.context={tokens}",))
     return found
 
 
@@ -185,15 +178,7 @@ def _mildest(levels: list[list[Patch]], setting: Setting, apply: Apply) -> Patch
 
 
 def _joined(patches: Iterator[Patch]) -> Patch:
-    """Patches → one, in which of each key the smaller micro-batch or the last value stands."""
-    values: dict[str, str] = {}
-    for patch in patches:
-        for change in patch:
-            key, _, value = change.partition("=")
-            if key == "train.micro_batch" and key in values:
-                value = str(min(int(value), int(values[key])))
-            values[key] = value
-    return tuple(f"{key}={value}" for key, value in values.items())
+    return tuple(change for patch in patches for change in patch)
 
 
 def _change(

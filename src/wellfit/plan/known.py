@@ -5,7 +5,6 @@ GB are 10⁹ bytes throughout.
 
 from __future__ import annotations
 
-from wellfit.plan.optimizers import STATE_BYTES
 from wellfit.recipe.schema import Model
 from wellfit.recipe.shapes import parameter_count, shape_table
 
@@ -85,9 +84,3 @@ def qlora_bytes(
         "a dequantized matrix": 2.0 * max(shape.parameters for shape in matrices),
         "logits": (2.0 + 4.0) * tokens * vocabulary_size,
     }
-
-
-def optimizer_table(parameters: int) -> list[tuple[str, float, str]]:
-    """A count of parameters → (optimizer, bytes of its state, what they are), most bytes first."""
-    rows = [(name, each * parameters, what) for name, (each, what) in STATE_BYTES.items()]
-    return sorted(rows, key=lambda row: -row[1])

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from wellfit.plan.ledger import Ledger
 from wellfit.recipe.schema import AdamW, Muon
 from wellfit.recipe.shapes import Shape
-
-STATE_BYTES: dict[str, tuple[float, str]] = {
-    "adamw": (8, "two float32 moments"),
-    "muon": (4, "one float32 momentum (matrices; the rest is AdamW)"),
-    "adamw_8bit": (2 + 8 / 256, "two 8-bit moments, a float32 scale each 256 (arXiv 2110.02861)"),
-    "lion": (4, "one float32 momentum (arXiv 2302.06675)"),
-    "sgd": (0, "none"),
-    "sgd with momentum": (4, "one float32 momentum"),
-    "adafactor": (0, "a row and a column sum a matrix (arXiv 1804.04235)"),
-}
-"""Optimizer → bytes of state a parameter, and what they are. The table that `plan` prints."""
 
 
 def state_bytes(settings: AdamW | Muon, table: Iterable[Shape]) -> int:
@@ -27,7 +16,22 @@ def state_bytes(settings: AdamW | Muon, table: Iterable[Shape]) -> int:
     >>> state_bytes(settings, [Shape("a", (2, 3), "matrix"), Shape("b", (5,), "norm")])
     68
     """
-    return sum(STATES[settings.kind](shape) for shape in table)
+    state = STATES[settings.kind][0]
+    return sum(state(shape) for shape in table)
+
+
+def optimizer_table(table: Sequence[Shape]) -> list[tuple[str, int, str]]:
+    """Every tensor of a model → (optimizer, bytes of its state, what they are), most bytes first.
+
+    >>> [(name, count) for name, count, _ in optimizer_table([Shape("a", (4, 256), "matrix")])]
+    ... # doctest: +NORMALIZE_WHITESPACE
+    [('adamw', 8196), ('muon', 4096), ('lion', 4096), ('sgd with momentum', 4096),
+     ('adamw in 8 bits', 2084), ('adafactor', 1044), ('sgd', 0)]
+    """
+    rows = [
+        (name, sum(state(shape) for shape in table), what) for name, (state, what) in STATES.items()
+    ]
+    return sorted(rows, key=lambda row: -row[1])
 
 
 def adamw_state(shape: Shape) -> int:
@@ -38,6 +42,26 @@ def adamw_state(shape: Shape) -> int:
 def muon_state(shape: Shape) -> int:
     """A tensor → a float32 momentum for a matrix, AdamW's state for all else."""
     return 4 * shape.parameters if shape.role == "matrix" else adamw_state(shape)
+
+
+def adamw_8bit_state(shape: Shape) -> int:
+    """A tensor → two moments of a byte, with a float32 scale each 256 numbers, and a step count."""
+    return 2 * (shape.parameters + 4 * -(-shape.parameters // 256)) + 4
+
+
+def momentum_state(shape: Shape) -> int:
+    """A tensor → one float32 momentum."""
+    return 4 * shape.parameters
+
+
+def no_state(shape: Shape) -> int:
+    """A tensor → nothing."""
+    return 0
+
+
+def adafactor_state(shape: Shape) -> int:
+    """A tensor → sums over the rows and the columns of a matrix, squares of a vector, a step."""
+    return 4 * (sum(shape.shape) if len(shape.shape) > 1 else shape.parameters) + 4
 
 
 def play_adamw(ledger: Ledger, shape: Shape, *, promotes: bool) -> None:
@@ -64,5 +88,14 @@ def play_muon(ledger: Ledger, shape: Shape, *, promotes: bool) -> None:
     ledger.drop("iterate")
 
 
-STATES: dict[str, Callable[[Shape], int]] = {"adamw": adamw_state, "muon": muon_state}
+STATES: dict[str, tuple[Callable[[Shape], int], str]] = {
+    "adamw": (adamw_state, "two float32 moments"),
+    "muon": (muon_state, "one float32 moment of a matrix, AdamW's two of all else"),
+    "adamw in 8 bits": (adamw_8bit_state, "two moments of a byte, arXiv 2110.02861"),
+    "lion": (momentum_state, "one float32 moment, arXiv 2302.06675"),
+    "sgd with momentum": (momentum_state, "one float32 moment"),
+    "adafactor": (adafactor_state, "row and column sums, arXiv 1804.04235"),
+    "sgd": (no_state, "nothing"),
+}
+"""Optimizer → its state of one tensor, and what that is; a recipe's kinds are among the names."""
 PLAYS: dict[str, Callable[..., None]] = {"adamw": play_adamw, "muon": play_muon}

@@ -9,13 +9,14 @@ from wellfit.errors import RunError
 from wellfit.plan.advice import Advice, advise
 from wellfit.plan.devices import Machine
 from wellfit.plan.fit import Apply, Change, Setting, applied_to, changes
-from wellfit.plan.known import adamw_bytes, optimizer_table, serving_bytes
+from wellfit.plan.known import adamw_bytes, serving_bytes
 from wellfit.plan.layout import Precision, layout
 from wellfit.plan.length import Counts, Length, disk, length
 from wellfit.plan.memory import Memory, memory
+from wellfit.plan.optimizers import optimizer_table
 from wellfit.plan.speed import Speed, hours, speed
 from wellfit.recipe.schema import Recipe
-from wellfit.recipe.shapes import parameter_count
+from wellfit.recipe.shapes import parameter_count, shape_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Plan:
     advice: tuple[Advice, ...]
     thumb: dict[str, float]
     """Rules of thumb in bytes, to set beside."""
+    optimizers: tuple[tuple[str, int, str], ...]
+    """Optimizers with the bytes of their state, and what these are."""
 
     def to_json(self) -> dict[str, Any]:
         """The same numbers as plain values; bytes are bytes, seconds seconds."""
@@ -113,8 +116,8 @@ def plan(
             "AdamW, 16 bytes a parameter": 16.0 * parameters,
             "AdamW, 20 bytes a parameter": float(sum(adamw_bytes(parameters).values())),
             "serving in 16 bits, × 1.2": serving_bytes(parameters),
-            **{f"state of {name}": size for name, size, _ in optimizer_table(parameters)},
         },
+        optimizers=tuple(optimizer_table(shape_table(recipe.model, vocabulary_size))),
     )
 
 

@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-from wellfit.plan.ledger import KINDS
+from wellfit.plan.ledger import KINDS, Kind, Peak
 from wellfit.plan.plan import Plan
 
 UNKNOWN = "unknown"
 
 
-def plan_text(plan: Plan, *, short: bool = False) -> str:
-    """A plan → the whole page, or with `short` the lines that `train` prints first."""
-    parts = [_head(plan), _memory(plan, short=short), _time(plan)]
-    if not short:
-        parts += [_disk(plan), _thumb(plan)]
+def plan_text(plan: Plan) -> str:
+    """A plan → the whole page that `wellfit plan` prints."""
+    lines = [*_head(plan), *_memory(plan), *_time(plan), *_disk(plan), *_thumb(plan)]
     if plan.changes:
-        parts.append(_changes(plan))
+        lines += _changes(plan)
     elif plan.fits is False:
-        parts.append(["No change within reach makes it fit: take a smaller model.size."])
-    if plan.advice:
-        parts.append(advice_lines(plan))
-    return "\n".join("\n".join(lines) for lines in parts)
+        lines.append("No change within reach makes it fit: take a smaller model.size.")
+    return "\n".join([*lines, *advice_lines(plan)])
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """A plan → the two or three lines that stand before a training."""
+    step = plan.memory.step
+    kinds = ", ".join(f"{kind} {size(count)}" for kind, count in _kinds(step)[:4])
+    lines = [
+        f"Plan: memory {_answer(plan)}",
+        f"  at the fullest moment ({step.moment}): {kinds}",
+    ]
+    if plan.hours and plan.speed.tokens_per_second:
+        lines.append(f"  {_range(plan.speed.tokens_per_second, '{:,.0f}')} tokens/s expected")
+    return lines
 
 
 def advice_lines(plan: Plan) -> list[str]:
-    """A plan → its advice, one line each, under a heading."""
-    return ["Advice", *(f"  {advice}" for advice in plan.advice)]
+    """A plan → its advice under a heading, one line each; nothing where there is none."""
+    return ["Advice", *(f"  {advice}" for advice in plan.advice)] if plan.advice else []
+
+
+def _answer(plan: Plan) -> str:
+    there = plan.machine.memory
+    answer = {True: "fits", False: "DOES NOT FIT", None: "whether it fits is not known"}[plan.fits]
+    of = "" if there is None else f" of {size(there)} ({there / 2**30:.1f} GiB)"
+    return f"{size(plan.memory.bytes)}{of}: {answer}"
+
+
+def _kinds(peak: Peak) -> list[tuple[Kind, int]]:
+    """Kinds that hold bytes, the largest first."""
+    held = [(kind, count) for kind, count in peak.by_kind.items() if count]
+    return sorted(held, key=lambda row: -row[1])
 
 
 def size(count: float) -> str:
@@ -60,21 +82,14 @@ def _head(plan: Plan) -> list[str]:
     ]
 
 
-def _memory(plan: Plan, *, short: bool) -> list[str]:
+def _memory(plan: Plan) -> list[str]:
     step = plan.memory.step
-    there = plan.machine.memory
-    answer = {True: "fits", False: "DOES NOT FIT", None: "its size is not known"}[plan.fits]
-    of = "" if there is None else f" of {size(there)} ({there / 2**30:.1f} GiB)"
-    lines = [f"Memory {size(plan.memory.bytes)}{of}: {answer}"]
-    rows = [
-        (kind, bytes_, what) for (kind, what) in KINDS.items() if (bytes_ := step.by_kind[kind])
+    rows: list[tuple[str, ...]] = [
+        (kind, size(count), f"{count / step.bytes:.0%}", KINDS[kind])
+        for kind, count in _kinds(step)
     ]
-    lines += _table(
-        [(name, size(count), f"{count / step.bytes:4.0%}", what) for name, count, what in rows]
-    )
+    lines = [f"Memory {_answer(plan)}", *_table(rows)]
     lines.append(f"  together {size(step.bytes)} at the fullest moment of a step: {step.moment}")
-    if short:
-        return lines
     others = "; ".join(f"{peak.moment} {size(peak.bytes)}" for peak in plan.memory.moments)
     lines.append(f"  other moments: {others}")
     lines.append(
@@ -143,9 +158,14 @@ def _disk(plan: Plan) -> list[str]:
 
 
 def _thumb(plan: Plan) -> list[str]:
+    optimizers: list[tuple[str, ...]] = [
+        (name, size(count), what) for name, count, what in plan.optimizers
+    ]
     return [
         "Rules of thumb for as many parameters, without activations",
         *_table([(name, size(count)) for name, count in plan.thumb.items()]),
+        "State of optimizers for these tensors",
+        *_table(optimizers),
     ]
 
 

@@ -107,3 +107,8 @@ class Train(Section):
     )
     keep_last: int = Field(2, ge=1, description="Newest checkpoints to keep.")
     threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 takes one a core.")
+    memory_check: Literal["refuse", "warn", "off"] = Field(
+        "refuse",
+        description="What happens before the first step where the plan needs more memory than the "
+        "device has.",
+    )

@@ -62,11 +62,6 @@ def plan_file(
 
         measured = calibrate(recipe, vocabulary_size, corpus)
 
-    def apply(patch: tuple[str, ...]) -> Recipe:
-        # A patch takes the place of a change to the same setting on the command line.
-        keys = {change.partition("=")[0] for change in patch}
-        return load(path, (*(one for one in changes if one.partition("=")[0] not in keys), *patch))
-
     return plan(
         recipe,
         machine,
@@ -76,8 +71,22 @@ def plan_file(
         counts=counts_of(corpus) if corpus else None,
         price=price,
         measured=measured,
-        apply=apply,
+        apply=patcher(path, changes),
     )
+
+
+def patcher(path: Path, changes: tuple[str, ...]) -> Apply:
+    """A recipe file and the changes on the command line → the recipe with a patch behind them.
+
+    A patch takes the place of a change to the same setting, as the person who pastes it would do.
+    """
+
+    def apply(patch: tuple[str, ...]) -> Recipe:
+        keys = {change.partition("=")[0] for change in patch}
+        others = (change for change in changes if change.partition("=")[0] not in keys)
+        return load(path, (*others, *patch))
+
+    return apply
 
 
 def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> Plan:
