@@ -7,6 +7,7 @@ kernels too; their running sum, over what was held before the step, is the truth
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -91,14 +92,19 @@ def counted_peak(recipe: Recipe) -> int:
 
     step(1)  # makes the moments
     held = sum(tensor.nbytes for tensor in [*parameters.values(), *optimizer.state().values()])
+    return held + counted(lambda: step(2))
+
+
+def counted(work: Callable[[], object]) -> int:
+    """Some work → bytes at its fullest moment above those before it, every allocation counted."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
-            step(2)
+            work()
     events = watched.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     fullest = now = 0
     for _, change in changes:
         now += change
         fullest = max(fullest, now)
-    return held + fullest
+    return fullest

@@ -10,6 +10,7 @@ from plan_counting import BASE, recipe_of
 from wellfit.errors import RunError
 from wellfit.plan.devices import Machine, gpu
 from wellfit.plan.fit import Setting, applied_to, changes, largest_micro_batch, needed
+from wellfit.plan.memory import PROCESS_BYTES
 from wellfit.plan.plan import plan, refuse_what_cannot_fit
 from wellfit.recipe.load import parse_recipe
 
@@ -25,7 +26,7 @@ def setting(room: int, machine: Machine = CPU) -> Setting:
 def test_every_change_fits_when_applied(share: float) -> None:
     """By the plan of the patched recipe. Break: let `_mildest` stop one level too early."""
     whole = needed(BIG, setting(0))
-    room = int((whole - 450_000_000) * share) + 450_000_000
+    room = int((whole - PROCESS_BYTES) * share) + PROCESS_BYTES
     found = changes(BIG, setting(room), applied_to(BIG))
     assert found
     values = BIG.model_dump(mode="json", exclude_none=True)
@@ -39,7 +40,7 @@ def test_the_smallest_changes_come_and_in_order() -> None:
 
     Break: rank by bytes; leave out the test of subsets.
     """
-    room = int((needed(BIG, setting(0)) - 450_000_000) * 0.5) + 450_000_000
+    room = int((needed(BIG, setting(0)) - PROCESS_BYTES) * 0.5) + PROCESS_BYTES
     found = changes(BIG, setting(room), applied_to(BIG))
     keys = [frozenset(part.partition("=")[0] for part in change.patch) for change in found]
     assert not any(a < b for a in keys for b in keys)
@@ -49,7 +50,7 @@ def test_the_smallest_changes_come_and_in_order() -> None:
 
 def test_a_lever_is_as_mild_as_it_can_be() -> None:
     """Twice the rows of the micro-batch that is advised do not fit. Break: take the strongest."""
-    room = int((needed(BIG, setting(0)) - 450_000_000) * 0.5) + 450_000_000
+    room = int((needed(BIG, setting(0)) - PROCESS_BYTES) * 0.5) + PROCESS_BYTES
     found = changes(BIG, setting(room), applied_to(BIG))
     (rows,) = [c for c in found if len(c.patch) == 1 and c.patch[0].startswith("train.micro_batch")]
     advised = int(rows.patch[0].partition("=")[2])
@@ -58,7 +59,7 @@ def test_a_lever_is_as_mild_as_it_can_be() -> None:
 
 def test_the_largest_micro_batch_fits_and_the_next_does_not() -> None:
     """Break: return the first that does not fit."""
-    room = int((needed(BIG, setting(0)) - 450_000_000) * 0.5) + 450_000_000
+    room = int((needed(BIG, setting(0)) - PROCESS_BYTES) * 0.5) + PROCESS_BYTES
     most = largest_micro_batch(BIG, setting(room))
     assert 1 <= most < 16
     assert needed(BIG, setting(room), most) <= room < needed(BIG, setting(room), most + 1)
@@ -72,12 +73,12 @@ def test_nothing_is_offered_where_nothing_helps() -> None:
 
 def test_what_cannot_fit_is_refused_with_the_way_out() -> None:
     """And tried all the same with warn, silently with off. Break: refuse what fits."""
-    made = plan(BIG, replace(CPU, memory=700_000_000), "fp32", vocabulary_size=4096)
+    made = plan(BIG, replace(CPU, memory=PROCESS_BYTES + 250_000_000), "fp32", vocabulary_size=4096)
     assert made.fits is False and made.bottleneck.name == "memory"
     with pytest.raises(RunError) as told:
         refuse_what_cannot_fit(made, "refuse")
     needs = f"the plan needs {made.memory.bytes / 1e9:.2f} GB"
-    assert needs in str(told.value) and "a CPU has 0.70 GB" in str(told.value)
+    assert needs in str(told.value) and "a CPU has 0.75 GB" in str(told.value)
     assert "train.micro_batch=" in str(told.value)
     assert "train.memory_check=warn tries it all the same" in str(told.value)
     assert "the plan needs" in refuse_what_cannot_fit(made, "warn")

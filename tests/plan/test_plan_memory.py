@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plan_counting import counted_peak, layout_of, recipe_of
+from plan_counting import counted, counted_peak, layout_of, recipe_of
 
 from wellfit.evaluation import loss as evaluation_loss
+from wellfit.generation.generate import generate
 from wellfit.model import attention, kernels
+from wellfit.model.init import initialise
 from wellfit.model.transformer import Transformer
 from wellfit.plan import layout as plan_layout
 from wellfit.plan import memory as plan_memory
 from wellfit.plan.memory import memory
 from wellfit.plan.step import play_step
 from wellfit.recipe.load import parse_recipe
-from wellfit.recipe.schema import Budget
+from wellfit.recipe.schema import Budget, Sampling
 from wellfit.recipe.shapes import parameter_count
 from wellfit.recipe.sizes import DIALS
+from wellfit.run.calibrate import random_batch
+from wellfit.training.precision import compute_dtype
 
 # Chosen before the ledger was written, and not looked at while it was; no constant was fitted.
 HELD_OUT = {
@@ -75,7 +79,7 @@ DEVELOPMENT = {
 def test_the_other_moments_too(name: str) -> None:
     """As above, where another moment is the fullest.
 
-    Breaks tried: Muon's look-ahead counted as bf16; the mask's gradient copied once.
+    Breaks tried: Muon's look-ahead counted as bf16; softmax's own gradient left out.
     """
     recipe = recipe_of(DEVELOPMENT[name])
     ledger = play_step(layout_of(recipe), recipe.train.optimizer, _rows(recipe))
@@ -135,6 +139,36 @@ def test_the_cache_is_the_model_s() -> None:
     model.compute_dtype = torch.bfloat16
     cache = model.new_cache()
     assert memory(recipe, at).cache == cache.keys.nbytes + cache.values.nbytes
+
+
+@pytest.mark.parametrize("name", ["as GPT-2", "mostly weights", "mostly update", "uneven"])
+def test_evaluation_and_samples_need_no_more_than_planned(name: str) -> None:
+    """Upper bounds, but for the work buffers of kernels: a block counts as if all it makes stood.
+
+    Break: leave the chunk of logits out of the evaluation, or the shares out of the drawing.
+    """
+    recipe = recipe_of(HELD_OUT[name])
+    at = layout_of(recipe)
+    model = Transformer(recipe.model, at.vocabulary)
+    initialise(model, 0)
+    model.compute_dtype = compute_dtype(recipe.train.precision)
+    model.eval()
+    batch = random_batch(recipe, at.vocabulary, 1)
+    first = slice(0, at.rows)
+
+    @torch.no_grad()
+    def score() -> None:
+        arrays = (batch.tokens, batch.positions, batch.segments)
+        hidden = model.hidden(*(torch.from_numpy(array[first]) for array in arrays))
+        model.token_loss(hidden, torch.from_numpy(batch.labels[first]))
+        for part in torch.split(hidden.flatten(0, 1), evaluation_loss.ACCURACY_CHUNK):
+            model.logits(part).argmax(-1)
+
+    planned = memory(recipe, at)
+    at_rest = planned.moments[0].bytes
+    assert counted(score) <= 1.05 * (planned.evaluation - at_rest)
+    drawing = counted(lambda: list(generate(model, [1, 2, 3], Sampling(tokens=3))))
+    assert drawing <= 1.05 * (planned.sampling - at_rest)
 
 
 def test_an_allowance_in_minutes_keeps_the_weights_twice() -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from wellfit.plan import block as blocks
 from wellfit.plan.layout import Layout
 from wellfit.plan.ledger import Ledger, Peak
-from wellfit.plan.step import play_step
+from wellfit.plan.step import loss_forward, play_step
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.shapes import parameter_count
 
-PROCESS_BYTES = 450_000_000
-"""An allowance for the interpreter with torch and our own code, before the first tensor: 330 to
-410 MB resident on Linux with torch 2.13, rounded up."""
+PROCESS_BYTES = 500_000_000
+"""An allowance for the interpreter, torch and our own code: on Linux with torch 2.13, 405 MB are
+resident in the first steps of a small training and 506 MB at its end, charts and page included."""
 CONTEXT_BYTES = 1_000_000_000
 """An allowance for a CUDA context, its libraries' workspaces and the allocator's rounding; not
 measured here."""
@@ -65,7 +65,7 @@ def memory(recipe: Recipe, at: Layout) -> Memory:
         step=ledger.peak(),
         moments=tuple(ledger.peaks.values()),
         evaluation=held + _evaluation(at),
-        sampling=held + cache + _logits(at, 1),
+        sampling=held + cache + _drawing(at),
         cache=cache,
         beside=beside,
         overhead=overhead,
@@ -73,14 +73,28 @@ def memory(recipe: Recipe, at: Layout) -> Memory:
 
 
 def _evaluation(at: Layout) -> int:
-    """Bytes above weights and moments: a block's own, or the logits of the accuracy."""
+    """Bytes above weights and moments: one block, the loss, or the logits of the accuracy."""
     ledger = Ledger()
     features = at.tokens * at.width * at.bytes
     ledger.hold("mask", "mask", at.mask_bytes)
     ledger.hold("x", "temporaries", features)
     blocks.forward(ledger, at, "block", "x")
-    inside = ledger.peak().bytes
-    return max(inside, at.mask_bytes + 2 * features + _logits(at, min(ACCURACY_CHUNK, at.tokens)))
+    loss = Ledger()
+    loss.hold("hidden", "activations", features)
+    loss_forward(loss, at, fresh=True)
+    rows = min(ACCURACY_CHUNK, at.tokens)
+    return max(ledger.peak().bytes, loss.peak().bytes, 2 * features + _logits(at, rows))
+
+
+def _drawing(at: Layout) -> int:
+    """Bytes above weights, moments and cache while a token is drawn.
+
+    A matrix in the arithmetic, or the logits of one token and their shares, sorted and summed up
+    in float64.
+    """
+    sides = (at.width * at.width, at.width * at.hidden)
+    matrix = max(sides) * at.bytes if at.casts else 0
+    return max(matrix + 8 * at.width * at.bytes, _logits(at, 1)) + 8 * 8 * at.vocabulary
 
 
 def _logits(at: Layout, rows: int) -> int:

@@ -61,7 +61,7 @@ def play_micro_batch(ledger: Ledger, at: Layout, number: int) -> None:
     if not fresh:
         ledger.drop("hidden")
     ledger.keep("final.out", "hidden", "activations")
-    _loss_forward(ledger, at, fresh)
+    loss_forward(ledger, at, fresh)
     ledger.at("backward of the loss")
     grad = _loss_backward(ledger, at, fresh)
     ledger.at("backward")
@@ -148,8 +148,11 @@ def _gradient(ledger: Ledger, name: str, size: int, stays: bool) -> None:
         ledger.touch("gradients", size)
 
 
-def _loss_forward(ledger: Ledger, at: Layout, fresh: bool) -> None:
-    """Logits of a chunk, in the arithmetic and then in float32, and their log-softmax."""
+def loss_forward(ledger: Ledger, at: Layout, fresh: bool) -> None:
+    """Logits of a chunk, in the arithmetic and then in float32, and their log-softmax.
+
+    The features are held by the caller; `losses` stay, and the head's cast for the backward pass.
+    """
     ledger.at("forward of the loss")
     if at.casts:
         ledger.hold("head.cast", "casts", at.vocabulary * at.width * at.bytes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,7 +136,8 @@ def settle_machine(recipe: Recipe, gpu_name: str | None) -> tuple[Machine, Preci
         machine = gpu(gpu_name)
         return machine, machine.best if wanted == "auto" else wanted
     machine = cpu_machine()
-    if recipe.train.device == "mps":
+    mac = sys.platform == "darwin" and platform.machine() == "arm64"
+    if recipe.train.device == "mps" or (mac and recipe.train.device == "auto"):
         machine = replace(machine, name="this Mac's GPU", device="mps", native=("fp32",))
     return machine, machine.best if wanted == "auto" else wanted
 
