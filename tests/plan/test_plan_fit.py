@@ -57,9 +57,10 @@ def test_a_lever_is_as_mild_as_it_can_be() -> None:
     assert needed(BIG, setting(room), 2 * advised) > room
 
 
-def test_the_largest_micro_batch_fits_and_the_next_does_not() -> None:
-    """Break: return the first that does not fit."""
-    room = int((needed(BIG, setting(0)) - PROCESS_BYTES) * 0.5) + PROCESS_BYTES
+@pytest.mark.parametrize("share", [0.3, 0.45, 0.6, 0.75, 0.9])
+def test_the_largest_micro_batch_fits_and_the_next_does_not(share: float) -> None:
+    """Break: count the middle that fits one too many."""
+    room = int((needed(BIG, setting(0)) - PROCESS_BYTES) * share) + PROCESS_BYTES
     most = largest_micro_batch(BIG, setting(room))
     assert 1 <= most < 16
     assert needed(BIG, setting(room), most) <= room < needed(BIG, setting(room), most + 1)
