@@ -127,7 +127,7 @@ def test_no_advice_on_our_own_recipes(path: Path) -> None:
 @pytest.mark.parametrize("size", DIALS)
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_no_advice_on_the_dial(size: str, kind: str) -> None:
-    """Whatever size and optimizer. Break: ask for AdamW's rate whatever the width."""
+    """Whatever size and optimizer. Break: call a warm-up of 2 % long."""
     recipe = parse_recipe(BASE, changes=[f"model.size={size}", f"train.optimizer.kind={kind}"])
     assert advise(recipe, 32_000) == []
     counts = Counts(20 * 10**10, 10**8, median_document_tokens=800)
