@@ -79,10 +79,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
     rows = []
     for name, changes in CHANGES.items():
-        recipe = parse_recipe(BASE, changes=[*changes, f"train.budget.steps={given.steps}"])
+        recipe = parse_recipe(
+            BASE,
+            changes=[
+                *changes,
+                f"train.budget.steps={given.steps}",
+                f"train.threads={given.threads}",
+            ],
+        )
         planned = calibrate(recipe, recipe.data.tokenizer.vocabulary_size, None)
         real = real_seconds(recipe)
         rows.append({"recipe": name, "planned": planned, "real": real})
