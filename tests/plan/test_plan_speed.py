@@ -22,14 +22,14 @@ def recipe(*changes: str):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    "budget", [{"steps": 7}, {"tokens": 1000}, {"epochs": 0.1}, {"epochs": 3.0}, {"epochs": 1.1}]
+    "budget", [{"steps": 7}, {"tokens": 1000}, {"epochs": 0.1}, {"epochs": 3.0}, {"epochs": 0.07}]
 )
 def test_steps_are_those_the_trainer_plans(budget: dict[str, float]) -> None:
-    """`training.budget` is the truth. Break: round down; 1.1 · 10 is above 11."""
+    """`training.budget` is the truth. Break: round down; 0.07 · 100 is above 7."""
     from wellfit.training.budget import plan as trainer_plan
 
     section = Budget.model_validate(budget)
-    for rows, context, per_epoch in ((2, 64, 9), (3, 32, 30), (8, 128, 1000), (1, 8, 10)):
+    for rows, context, per_epoch in ((2, 64, 9), (3, 32, 30), (8, 128, 1000), (1, 8, 100)):
         truth = trainer_plan(
             section, rows=rows, context=context, rows_per_epoch=per_epoch, measure=lambda: (1, 1)
         )
