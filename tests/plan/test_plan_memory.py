@@ -56,8 +56,7 @@ HELD_OUT = {
 def test_the_peak_is_that_of_a_real_step(name: str) -> None:
     """Within 5 % of every allocation counted.
 
-    Breaks tried: RMSNorm keeps its input too (up to +8 %); the loss makes one chunk (fails on
-    "capped logits"); Muon's look-ahead left out (fails on "mostly update").
+    Breaks tried: RMSNorm keeps its input too; the loss makes all its logits in one chunk.
     """
     recipe = recipe_of(HELD_OUT[name])
     ledger = play_step(layout_of(recipe), recipe.train.optimizer, _rows(recipe))
@@ -145,7 +144,7 @@ def test_the_cache_is_the_model_s() -> None:
 def test_evaluation_and_samples_need_no_more_than_planned(name: str) -> None:
     """Upper bounds, but for the work buffers of kernels: a block counts as if all it makes stood.
 
-    Break: leave the chunk of logits out of the evaluation, or the shares out of the drawing.
+    Break: leave the chunk of logits out of the evaluation.
     """
     recipe = recipe_of(HELD_OUT[name])
     at = layout_of(recipe)

@@ -17,7 +17,7 @@ from wellfit.run.load import load
 
 
 def test_text_and_json_say_the_same(tiny_home: Path, inside: Callable[..., Any]) -> None:
-    """The built corpus gives vocabulary and counts. Break: print another moment's bytes."""
+    """The built corpus gives vocabulary and counts."""
     text = inside(tiny_home, "plan", "tiny.yaml", "train.clip_norm=0")
     values = json.loads(inside(tiny_home, "plan", "tiny.yaml", "--json").out)
     assert text.status == 0 and text.out.startswith("Plan of tiny: ")
@@ -39,10 +39,7 @@ def _split_tokens(home: Path) -> list[int]:
 
 
 def test_a_gpu_a_price_and_patches(own_home: Path, inside: Callable[..., Any]) -> None:
-    """What does not fit comes with patches; pasted, the first of them fits.
-
-    Break: plan the patches with another vocabulary than the recipe's.
-    """
+    """What does not fit comes with patches; pasted, the first of them fits."""
     big = ["model.layers=60", "model.width=4096", "model.heads=32", "model.kv_heads=32"]
     done = inside(own_home, "plan", "tiny.yaml", *big, "--gpu", "a100-40gb", "--price", "2.5")
     assert done.status == 0 and "on A100-40GB in fp32" in done.out
