@@ -62,6 +62,7 @@ for door in (
     results.report,
     training.init,
     training.check,
+    training.plan,
     training.verify_resume,
     training.lr_find,
 ):

@@ -36,7 +36,10 @@ LIGHT = [
     "wellfit.data.build",
     "wellfit.data.batches",
     "wellfit.data.locate",
+    "wellfit.plan.plan",
+    "wellfit.plan.text",
     "wellfit.run.load",
+    "wellfit.run.plan",
     "wellfit.run.init",
 ]
 HEAVY = ("torch", "transformers", "matplotlib", "plotly")

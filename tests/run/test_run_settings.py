@@ -241,6 +241,8 @@ for role in get_args(Role):
         TRAINING[path] = (NEEDED.get(role, ()), f"{path}={value}", "weights")
 # What these change is where files stand; see the last test.
 PLACES = {"name", "data.folder"}
+# What is decided before a training; tests/run/test_run_plan.py shows its effect.
+BEFORE = {"train.memory_check"}
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +294,9 @@ def training_of(
 def test_no_setting_of_the_schema_is_left_out() -> None:
     """Break: add a setting to the schema."""
     leaves = {one.path for one in settings() if one.form != "section"}
-    tested = {f"data.{path}" for path in DATA} | {path.split()[0] for path in TRAINING} | PLACES
+    tested = (
+        {f"data.{path}" for path in DATA} | {path.split()[0] for path in TRAINING} | PLACES | BEFORE
+    )
     assert leaves == tested
     for kind in OPTIMIZERS.keys() - {"muon"}:
         own = {

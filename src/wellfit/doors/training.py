@@ -161,3 +161,26 @@ def lr_find(
         say(json.dumps(advice.to_json(), indent=2, allow_nan=False))
     else:
         say(advice_text(advice, min(screen()[0], 100) if sys.stdout.isatty() else 80))
+
+
+def plan(
+    recipe: RecipeFile,
+    changes: Changes = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Plan for this GPU, such as H100-80GB or RTX-4090."),
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(metavar="MONEY", help="What the machine costs an hour.")
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Time a few real steps on this machine.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a recipe needs before it runs: memory, time, money, and what to change to fit."""
+    from wellfit.plan.text import plan_text
+    from wellfit.run.plan import plan_file
+
+    made = plan_file(recipe, tuple(changes or ()), gpu_name=gpu, price=price, calibrated=calibrate)
+    say(json.dumps(made.to_json(), indent=2) if as_json else plan_text(made))

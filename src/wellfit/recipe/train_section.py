@@ -178,3 +178,9 @@ class Train(Section):
     def _is_a_score(cls, value: str) -> str:
         score_names.parse(value)
         return value
+
+    memory_check: Literal["refuse", "warn", "off"] = Field(
+        "refuse",
+        description="What happens before the first step where the plan needs more memory than the "
+        "device has.",
+    )

@@ -1,4 +1,4 @@
-"""Would this recipe train? Validate it, build its corpus, take two steps in a scratch folder."""
+"""Would this recipe train? Validate it, build its corpus, plan it, take two steps on the side."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
     from wellfit.data.build import build_corpus
     from wellfit.model.init import initialise
     from wellfit.model.transformer import Transformer
+    from wellfit.plan.plan import refuse_what_cannot_fit
+    from wellfit.plan.text import advice_lines, plan_lines
     from wellfit.recipe.shapes import flops_per_token, parameter_count
+    from wellfit.run.plan import patcher, plan_of_run
     from wellfit.training.loop import train
 
     corpus = build_corpus(
@@ -36,6 +39,8 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
     )
     rows = recipe.train.batch_tokens // recipe.model.context
     batches = Batches(corpus, recipe.model.context, rows, recipe.seed)
+    made = plan_of_run(recipe, corpus, patcher(path, changes))
+    warning = refuse_what_cannot_fit(made, recipe.train.memory_check)
     model = Transformer(recipe.model, corpus.vocabulary_size)
     initialise(model, recipe.seed)
     section = recipe.train.model_copy(update={"budget": Budget(steps=STEPS)})
@@ -66,6 +71,9 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         f"Model {recipe.model.size}: {count:,} parameters, {flops / 1e6:,.1f} MFLOP a token",
         f"Step: {rows} rows of {recipe.model.context} tokens in micro-batches of "
         f"{recipe.train.micro_batch}; {batches.rows_per_epoch / rows:,.1f} steps an epoch",
+        *plan_lines(made),
+        *([warning] if warning else []),
+        *advice_lines(made),
         f"Device: {started.data['device']}, {started.data['precision']} "
         f"({started.data['precision_reason']})",
         f"First loss {steps[0].loss:.3f} nats a token; guessing blindly among "
