@@ -36,6 +36,7 @@ train:
   micro_batch: 4
   checkpoint_every: 8
   precision: fp32
+  compile: "off"
   threads: 1
 evaluate: {every: 8}
 monitor:

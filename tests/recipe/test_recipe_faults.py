@@ -132,7 +132,7 @@ def test_each_kind_of_fault(faults: Faults, smallest: str, extra: str, words: st
         (
             "optimizer: {kind: lion, groups: {heads: {rate: 2}}}",
             "unknown setting; did you mean head?",
-            "train.optimizer.groups has embedding, position, matrix, norm, bias, head",
+            "train.optimizer.groups has embedding, position, matrix, norm, bias, router, head",
         ),
         (
             "optimizer: {groups: {head: {rate: -1}}}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,6 +34,19 @@ WORSE = (
     "train.schedule.kind=linear",
     "evaluate.every=1",
     "train.checkpoint_every=1",
+)
+
+WILD = (
+    "train.optimizer.learning_rate=1e30",
+    "train.optimizer.matrix_learning_rate=1e30",
+    "train.budget.steps=8",
+)
+# Five steps are past enough here (see `a_short_past`); the rising rate makes the loss jump.
+SPIKY = (
+    "train.budget.steps=24",
+    "train.schedule={kind: linear, warmup: 20}",
+    "train.optimizer.learning_rate=300",
+    "train.safety.spike_deviation=0.5",
 )
 
 # Setting → (changes for both, the change, where it must show).
@@ -158,6 +171,11 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     ),
     "train.schedule.final_share": ((), "train.schedule.final_share=0.5", "rates"),
     "train.clip_norm": ((), "train.clip_norm=0.001", "weights"),
+    "train.clip_value": ((), "train.clip_value=0.0001", "weights"),
+    "train.safety.non_finite": (WILD, "train.safety.non_finite=stop", "events"),
+    "train.safety.spike": (SPIKY, "train.safety.spike=stop", "events"),
+    "train.safety.spike_deviation": (SPIKY, "train.safety.spike_deviation=1e9", "events"),
+    "train.safety.limit": (WILD, "train.safety.limit=2", "events"),
     "train.precision": ((), "train.precision=bf16", "weights"),
     "train.label_smoothing": ((), "train.label_smoothing=0.2", "weights"),
     "train.z_loss": ((), "train.z_loss=0.1", "weights"),
@@ -234,7 +252,11 @@ for kind, changes in OF_KINDS.items():
             "weights",
         )
 # Groups are the same for every kind.
-NEEDED = {"position": ("model.position=learned",), "bias": ("model.bias=true",)}
+NEEDED = {
+    "position": ("model.position=learned",),
+    "bias": ("model.bias=true",),
+    "router": (*MIXTURE, "train.optimizer.weight_decay=0.1"),
+}
 for role in get_args(Role):
     for name, value in (("rate", 0.5), ("weight_decay", 0.7)):
         path = f"train.optimizer.groups.{role}.{name}"
@@ -243,6 +265,13 @@ for role in get_args(Role):
 PLACES = {"name", "data.folder"}
 # What is decided before a training; tests/run/test_run_plan.py shows its effect.
 BEFORE = {"train.memory_check"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_short_past() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wellfit.training.gate.LEAST", 5)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -94,6 +94,22 @@ def test_clipping_equals_that_of_torch(limit):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=2e-5, atol=1e-9)
 
 
+def test_values_are_clamped_before_the_norm():
+    """As torch's two functions one after the other. Break: the norm told after the clamping."""
+    model, *_ = gradient(8, seed=0)
+    plain, *_ = gradient(8, seed=0)
+    before = float(torch.nn.utils.get_total_norm(gradients(list(plain.parameters()))))
+    objective = Objective(clip_value=0.01, clip_norm=0.05)
+    norm, clipped = clip(gradients(list(model.parameters())), objective)
+    assert float(norm) == pytest.approx(before, rel=1e-6) and bool(clipped)
+    torch.nn.utils.clip_grad_value_(plain.parameters(), 0.01)
+    torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.05)
+    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-9)
+    _, clipped = clip(gradients(list(model.parameters())), Objective(clip_value=0.01))
+    assert not bool(clipped)
+
+
 def one_step(batch, spoil=None):
     model = Tiny()
     made = optimizers.build(

@@ -38,6 +38,15 @@ VARIANTS = {
         "ema_decay": 0.9,
         "save_in_background": True,
     },
+    "fp16, 8-bit moments, averages": {
+        "optimizer": {"kind": "adamw_8bit", "learning_rate": 0.01},
+        "micro_batch": 3,
+        "dropout": 0.1,
+        "ema_decay": 0.9,
+        "precision": "fp16",
+        "save_in_background": True,
+        "hidden": 160,  # matrices of 5,120 numbers, whose moments are kept in 8 bits
+    },
 }
 
 
@@ -50,7 +59,7 @@ def train(folder: Path, variant: str, resume: bool) -> None:
         width=32,
         heads=2,
         kv_heads=1,
-        hidden=48,
+        hidden=settings.pop("hidden", 48),
         dropout=settings.pop("dropout", 0.0),
     )
     model = Transformer(shape, VOCABULARY)

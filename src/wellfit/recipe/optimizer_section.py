@@ -26,6 +26,7 @@ class Groups(Section):
     matrix: Group | None = Field(None, description="Matrices inside the blocks.")
     norm: Group | None = Field(None, description="Gains of norms.")
     bias: Group | None = Field(None, description="Biases.")
+    router: Group | None = Field(None, description="Routers of mixtures of experts.")
     head: Group | None = Field(None, description="The output matrix, where it is not tied.")
 
 

@@ -12,10 +12,13 @@ from wellfit.model.init import initialise
 from wellfit.model.transformer import Transformer
 from wellfit.monitor.folder import RunFolder
 from wellfit.monitor.listen import Listener
+from wellfit.plan.plan import refuse_what_cannot_fit
+from wellfit.plan.text import plan_lines
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.show import recipe_text
 from wellfit.records import Event, Request
 from wellfit.run.conclude import Outcome, conclude
+from wellfit.run.plan import plan_of_run
 from wellfit.run.probes import evaluator, sampler
 from wellfit.run.setting import corpus_folder, refuse_another_model, settle
 from wellfit.run.show import Quiet, Show
@@ -45,6 +48,9 @@ def run(
         corpus = build_corpus(
             recipe.data, name=recipe.name, folder=corpus_folder(recipe), progress=show.stage
         )
+        needs = plan_of_run(recipe, corpus)
+        warning = refuse_what_cannot_fit(needs, recipe.train.memory_check)
+        show.line("\n".join([*plan_lines(needs), *filter(None, [warning])]))
         plan = DataPlan.open(folder / "data-plan.jsonl")
         batches = Batches(corpus, recipe.model.context, rows, recipe.seed, plan)
         measures = settle(recipe, corpus, run_folder)
