@@ -110,8 +110,8 @@ def test_the_gain_and_its_error_are_those_of_least_squares(seed):
 def test_convergence_waits_while_the_scatter_could_hide_an_improvement():
     """Both lie flat; only the quiet one has converged. Break: leaving the standard error out."""
     section = StopEarly(convergence=0.01, window=6)
-    quiet = [2.0, 2.001, 1.999, 2.001, 1.999, 2.0]
-    noisy = [2.0, 2.1, 1.9, 2.1, 1.9, 2.0]
+    quiet = [2.0, 2.001, 1.999, 1.999, 2.001, 2.0]
+    noisy = [2.0, 2.1, 1.9, 1.9, 2.1, 2.0]  # the same from both ends, so its line has no slope
     assert stops_at(section, quiet) == 6
     assert stops_at(section, noisy) is None
     assert GRANTED == 2.0
