@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 from wellfit.data.corpus import Corpus
 from wellfit.errors import RunError
@@ -53,7 +54,10 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
     `corpus.json` names the corpus relative to the run folder, so both can be moved together.
     """
     where, how = choose(recipe.train.device, recipe.train.precision)
-    peak = matrix_peak("bf16" if how.name == "bf16" else "fp32", where.name, recipe.train.threads)
+    # A peak is measured in these two; of another arithmetic it is unknown, and so is the MFU.
+    kinds: dict[str, Literal["fp32", "bf16"]] = {"fp32": "fp32", "bf16": "bf16"}
+    kind = kinds.get(how.name)
+    peak = None if kind is None else matrix_peak(kind, where.name, recipe.train.threads)
     run_folder.write_environment(
         {
             **environment(),

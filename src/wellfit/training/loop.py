@@ -108,27 +108,37 @@ def train(
     listening = Listening(
         tuple((probe, every) for probe, every in probes if probe is not None), requests
     )
-    with (
-        threads(section.threads) as thread_count,
-        float32_products(section.precision),
-        between_steps() as collect,
-    ):
+    with threads(section.threads) as thread_count, between_steps() as collect:
         setup = prepare(
             section, model, batches, folder=folder, seed=seed, thread_count=thread_count
         )
-        state, events = begin(setup, resume=resume, at=at)
-        yield from events
-        if (yield from at_start(setup, state)):
+        # What `auto` came to, not what was asked for: fp32 is the whole float32.
+        with float32_products(setup.build["precision"]):
+            state, events = begin(setup, resume=resume, at=at)
+            yield from events
+            if (yield from at_start(setup, state)):
+                return
+            with _saver(setup) as saver:
+                yield from _course(setup, state, listening, saver, collect)
+
+
+def _course(
+    setup: Setup,
+    state: checkpoint.State,
+    listening: Listening,
+    saver: Saver,
+    collect: Callable[[], int],
+) -> Iterator[Record]:
+    """All steps from a state on; after a rewind they begin anew with other rows."""
+    batches, planned = setup.batches, state.planned_steps
+    while True:
+        with closing(prefetch(batches.batch, state.step + 1, planned)) as feed:
+            work = Work(setup, feed, listening, saver, collect)
+            state, harmful = yield from _stretch(work, state)
+        if harmful is None:
             return
-        with _saver(setup) as saver:
-            while True:
-                with closing(prefetch(batches.batch, state.step + 1, state.planned_steps)) as feed:
-                    work = Work(setup, feed, listening, saver, collect)
-                    state, harmful = yield from _stretch(work, state)
-                if harmful is None:
-                    return
-                state, event = rewind(setup, state, harmful)
-                yield event
+        state, event = rewind(setup, state, harmful)
+        yield event
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,8 +352,8 @@ def _failed(setup: Setup, state: checkpoint.State) -> Event:
         else "the weights themselves are not finite: an earlier checkpoint may still be good"
     )
     text = (
-        f"{count} steps in a row had no finite loss or gradient, none of them was applied; "
-        f"{weights}. Lower the learning rate, or look at the batches of these steps."
+        f"{count} steps in a row had no finite loss or gradient, or stood far above those before; "
+        f"none of them was applied; {weights}. Lower the learning rate, or look at the batches of these steps."
     )
     data = {"in_a_row": count, "last_applied": state.step - count, "weights_finite": finite}
     return Event(state.step, "failed", text, data)

@@ -189,7 +189,7 @@ FAULTS: dict[str, Fault] = {
     "dropout_unkeyed": Fault(
         "S20",
         "dropout is drawn from the global random state",
-        "Draw dropout from `dropout_key(seed, step, micro_batch)`; else a resume differs.",
+        "Draw dropout from `dropout_key(seed, step, first_row)`; else a resume differs.",
         severity="warning",
     ),
     "dropout_inert": Fault(
