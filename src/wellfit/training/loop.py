@@ -353,7 +353,8 @@ def _failed(setup: Setup, state: checkpoint.State) -> Event:
     )
     text = (
         f"{count} steps in a row had no finite loss or gradient, or stood far above those before; "
-        f"none of them was applied; {weights}. Lower the learning rate, or look at the batches of these steps."
+        f"none of them was applied; {weights}. Lower the learning rate, or look at the batches of "
+        "these steps."
     )
     data = {"in_a_row": count, "last_applied": state.step - count, "weights_finite": finite}
     return Event(state.step, "failed", text, data)
