@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wellfit.data.batches import Batch, Batches
+from wellfit.data.batches import Batch
 from wellfit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ def calibrate(recipe: Recipe, vocabulary_size: int, corpus: Corpus | None) -> fl
     """
     import torch
 
-    from wellfit.model.init import initialise
-    from wellfit.model.transformer import Transformer
+    from wellfit.run.parts import first_model, training_batches
     from wellfit.training import optimizers, precision
     from wellfit.training.allocator import keep_freed_memory
     from wellfit.training.budget import seconds_per_step
@@ -35,15 +34,13 @@ def calibrate(recipe: Recipe, vocabulary_size: int, corpus: Corpus | None) -> fl
     device = torch.device(where.name)
     with threads(recipe.train.threads):
         keep_freed_memory()
-        model = Transformer(recipe.model, vocabulary_size)
-        initialise(model, recipe.seed)
+        model = first_model(recipe, vocabulary_size)
         model.compute_dtype = precision.compute_dtype(how.name)
         model.to(device).train()
         parameters = dict(model.named_parameters())
         optimizer = optimizers.build(recipe.train.optimizer, parameters, model.roles())
         optimizer.set_share(1.0)
-        rows = recipe.train.batch_tokens // recipe.model.context
-        real = Batches(corpus, recipe.model.context, rows, recipe.seed) if corpus else None
+        real = training_batches(recipe, corpus) if corpus else None
         numbers = count(1)
         stepper = Stepper(
             recipe.train,

@@ -24,13 +24,11 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
     """
     recipe = load(path, changes)
 
-    from wellfit.data.batches import Batches
     from wellfit.data.build import build_corpus
-    from wellfit.model.init import initialise
-    from wellfit.model.transformer import Transformer
     from wellfit.plan.plan import refuse_what_cannot_fit
     from wellfit.plan.text import advice_lines, plan_lines
     from wellfit.recipe.shapes import flops_per_token, parameter_count
+    from wellfit.run.parts import first_model, training_batches
     from wellfit.run.plan import patcher, plan_of_run
     from wellfit.training.loop import train
 
@@ -38,11 +36,10 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         recipe.data, name=recipe.name, folder=corpus_folder(recipe), progress=show.stage
     )
     rows = recipe.train.batch_tokens // recipe.model.context
-    batches = Batches(corpus, recipe.model.context, rows, recipe.seed)
+    batches = training_batches(recipe, corpus)
     made = plan_of_run(recipe, corpus, patcher(path, changes))
     warning = refuse_what_cannot_fit(made, recipe.train.memory_check)
-    model = Transformer(recipe.model, corpus.vocabulary_size)
-    initialise(model, recipe.seed)
+    model = first_model(recipe, corpus.vocabulary_size)
     section = recipe.train.model_copy(update={"budget": Budget(steps=STEPS)})
     with tempfile.TemporaryDirectory() as scratch:
         records = list(

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from wellfit.data.batches import Rows
 from wellfit.data.corpus import Corpus
 from wellfit.diagnosis import Diagnosis, diagnose
 from wellfit.evaluation.loss import evaluate
@@ -16,6 +15,7 @@ from wellfit.monitor.history import History
 from wellfit.recipe.schema import Recipe
 from wellfit.records import Evaluated, Event
 from wellfit.report.page import write_report
+from wellfit.run.parts import held_out_rows
 from wellfit.run.show import Show
 from wellfit.run.weights import choose_checkpoint, take_weights
 from wellfit.training import checkpoint, retention
@@ -70,7 +70,7 @@ def conclude(
         with threads(recipe.train.threads):
             test = evaluate(
                 model,
-                Rows(corpus, "test", recipe.model.context),
+                held_out_rows(recipe, corpus, "test"),
                 corpus.documents("test"),
                 step=last,
                 split="test",

@@ -90,10 +90,8 @@ def lr_find(
 
     Raises RecipeError, DataError, RunError or CheckpointError where it cannot be done.
     """
-    from wellfit.data.batches import Batches
     from wellfit.data.build import build_corpus
-    from wellfit.model.init import initialise
-    from wellfit.model.transformer import Transformer
+    from wellfit.run.parts import first_model, training_batches
     from wellfit.training.batch_advice import batch_advice
     from wellfit.training.lr_finder import find
     from wellfit.training.start import prepare
@@ -108,9 +106,8 @@ def lr_find(
         recipe.data, name=recipe.name, folder=corpus_folder(recipe), progress=show.stage
     )
     rows = recipe.train.batch_tokens // recipe.model.context
-    batches = Batches(corpus, recipe.model.context, rows, recipe.seed)
-    model = Transformer(recipe.model, corpus.vocabulary_size)
-    initialise(model, recipe.seed)
+    batches = training_batches(recipe, corpus)
+    model = first_model(recipe, corpus.vocabulary_size)
     with threads(recipe.train.threads) as thread_count:
         # A gate that held spikes back would hide where training diverges.
         safety = recipe.train.safety.model_copy(update={"spike": "warn"})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from wellfit.data.batches import Rows
 from wellfit.data.corpus import Corpus
 from wellfit.errors import RunError
 from wellfit.evaluation.loss import evaluate
@@ -13,6 +12,7 @@ from wellfit.generation.text import stream_text
 from wellfit.model.protocol import LanguageModel
 from wellfit.recipe.schema import Recipe
 from wellfit.records import Event, Record, Sampled
+from wellfit.run.parts import held_out_rows
 
 BEST = 5
 
@@ -23,7 +23,7 @@ def evaluator(
     """A probe that scores the validation split; None where the recipe holds nothing out for it."""
     if "validation" not in corpus.splits:
         return None
-    rows = Rows(corpus, "validation", recipe.model.context)
+    rows = held_out_rows(recipe, corpus, "validation")
     documents = corpus.documents("validation")
 
     def probe(step: int) -> Iterator[Record]:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import queue
 from pathlib import Path
 
-from wellfit.data.batches import Batches
 from wellfit.data.build import build_corpus
 from wellfit.data.plan import DataPlan
-from wellfit.model.init import initialise
-from wellfit.model.transformer import Transformer
 from wellfit.monitor.folder import RunFolder
 from wellfit.monitor.listen import Listener
 from wellfit.plan.plan import refuse_what_cannot_fit
@@ -18,6 +15,7 @@ from wellfit.recipe.schema import Recipe
 from wellfit.recipe.show import recipe_text
 from wellfit.records import Event, Request
 from wellfit.run.conclude import Outcome, conclude
+from wellfit.run.parts import first_model, training_batches
 from wellfit.run.plan import plan_of_run
 from wellfit.run.probes import evaluator, sampler
 from wellfit.run.setting import corpus_folder, refuse_another_model, settle
@@ -40,7 +38,6 @@ def run(
     DataError, RunError or CheckpointError; the run folder then tells how far it came.
     """
     show = show or Quiet()
-    rows = recipe.train.batch_tokens // recipe.model.context
     requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
     text = recipe_text(recipe)
     with RunFolder.create(folder, text, resume=resume) as run_folder:
@@ -52,10 +49,9 @@ def run(
         warning = refuse_what_cannot_fit(needs, recipe.train.memory_check)
         show.line("\n".join([*plan_lines(needs), *filter(None, [warning])]))
         plan = DataPlan.open(folder / "data-plan.jsonl")
-        batches = Batches(corpus, recipe.model.context, rows, recipe.seed, plan)
+        batches = training_batches(recipe, corpus, plan)
         measures = settle(recipe, corpus, run_folder)
-        model = Transformer(recipe.model, corpus.vocabulary_size)
-        initialise(model, recipe.seed)
+        model = first_model(recipe, corpus.vocabulary_size)
         with Listener(run_folder, measures) as listener, stop_requests(requests):
             for record in train(
                 recipe.train,

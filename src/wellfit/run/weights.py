@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wellfit.data.batches import Rows
 from wellfit.data.corpus import Corpus
 from wellfit.errors import CheckpointError, DataError, RunError
 from wellfit.model.transformer import Transformer
 from wellfit.recipe.load import load_recipe
 from wellfit.recipe.schema import Recipe, Sampling
 from wellfit.records import Evaluated
+from wellfit.run.parts import empty_model, held_out_rows
 
 if TYPE_CHECKING:
     from wellfit.model.protocol import LanguageModel
@@ -129,7 +129,7 @@ def open_run(run: Path, which: str = "") -> Trained:
     recipe = load_recipe(recipe_file)
     path = choose_checkpoint(run, recipe, which)
     corpus = open_corpus(run)
-    model = Transformer(recipe.model, corpus.vocabulary_size)
+    model = empty_model(recipe, corpus.vocabulary_size)
     take_weights(model, path)
     where, how = choose(recipe.train.device, recipe.train.precision)
     model.to(torch.device(where.name))
@@ -179,7 +179,7 @@ def evaluate_run(run: Path, split: str, which: str = "") -> Evaluated:
     with threads(trained.recipe.train.threads):
         return evaluate(
             trained.model,
-            Rows(trained.corpus, split, trained.recipe.model.context),
+            held_out_rows(trained.recipe, trained.corpus, split),
             trained.corpus.documents(split),
             step=trained.step,
             split=split,
