@@ -58,8 +58,9 @@ class Heard(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:
         for number, batch in enumerate(super().__iter__()):
-            if number == 0 and not self.measured.ends:  # at the end it begins anew
-                self.measured.begun()
+            if number == 0:
+                if not self.measured.ends:  # it begins anew once all steps are made
+                    self.measured.begun()
             elif number % self.pieces == 0:
                 self.measured.ended()
             yield batch
