@@ -93,6 +93,36 @@ def test_loss_equals_torch_with_any_weights_of_tokens(soft_cap: float) -> None:
     assert actual[labels < 0].eq(0).all() and found[0][labels < 0].eq(0).all()
 
 
+@pytest.mark.parametrize("soft_cap", [0.0, 3.0])
+def test_loss_equals_torch_with_one_weight_for_all_tokens(soft_cap: float) -> None:
+    """The way of training: one factor, and a second pass through the same graph.
+
+    Breaks when places without a label pull on the matrix, when the factor is not applied, and
+    when the second pass scales what the first one scaled.
+    """
+    hidden = (normal(50, 16) * 2).float().requires_grad_()
+    matrix = normal(31, 16, seed=1).float().requires_grad_()
+    labels = torch.randint(0, 31, (50,), generator=torch.Generator().manual_seed(2))
+    labels[::7] = -100
+    logits = hidden @ matrix.T
+    logits = soft_cap * torch.tanh(logits / soft_cap) if soft_cap else logits
+    expected = functional.cross_entropy(logits, labels, reduction="none").sum() / 7
+    wanted = torch.autograd.grad(expected, (hidden, matrix))
+    actual = linear_cross_entropy(hidden, matrix, labels, soft_cap, chunk=8).sum() / 7
+    found = torch.autograd.grad(actual, (hidden, matrix), retain_graph=True)
+    again = torch.autograd.grad(actual, (hidden, matrix))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(again, wanted, atol=1e-5, rtol=1e-5)
+    assert found[0][labels < 0].eq(0).all()
+
+
+def test_without_a_label_nothing_pulls() -> None:
+    hidden, matrix = leaf(5, 4), leaf(7, 4, seed=1)
+    losses = linear_cross_entropy(hidden, matrix, torch.full((5,), -100))
+    found = torch.autograd.grad(losses.sum(), (hidden, matrix))
+    assert losses.eq(0).all() and all(gradient.eq(0).all() for gradient in found)
+
+
 def test_loss_is_float32_in_bf16_arithmetic() -> None:
     """Within bf16's rounding of the exact loss. Breaks when log-softmax is taken in bf16."""
     hidden, matrix = normal(400, 64).bfloat16(), (normal(300, 64, seed=1) / 8).bfloat16()

@@ -85,7 +85,7 @@ def test_the_other_moments_too(name: str) -> None:
     assert ledger.peak().bytes == pytest.approx(counted_peak(recipe), rel=0.01), name
     moments = {
         "the update is fullest": "update",
-        "three chunks of logits": "backward of the loss",
+        "three chunks of logits": "forward of the loss",
     }
     assert ledger.peak().moment == moments.get(name, ledger.peak().moment)
 

@@ -11,6 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from wellfit.model.products import product
+
 # Rows of logits at a time. 512 × 4,096 bf16 logits are 4 MB: they stay in a core's cache between
 # the product that makes them and the product that consumes them (docs/model.md, "Speed").
 CHUNK_LOGITS = 2_097_152
@@ -114,30 +116,51 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 class _LinearCrossEntropy(torch.autograd.Function):
     """By hand because autograd would keep all N·V logits and their gradient in memory.
 
-    Backward makes the logits of a chunk again: one more product, in exchange for N·V numbers.
+    The gradient is known as soon as the logits are, up to each token's factor. Training gives all
+    tokens one factor, so on a CPU both gradients are made at once, while a chunk's logits are in
+    the cache, and only scaled in the backward pass. Where factors differ, and on devices that
+    would have to be waited for to know, the backward pass makes the logits again.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, soft_cap: float, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        soft_cap: float,
+        chunk: int,
+        at_once: bool,
     ) -> Tensor:
         matrix = weight.to(hidden.dtype)
-        exact = torch.promote_types(hidden.dtype, torch.float32)
-        losses = hidden.new_empty(labels.shape, dtype=exact)
+        losses = hidden.new_empty(labels.shape, dtype=_exact(hidden.dtype))
+        ctx.gradients = None
+        if at_once:
+            hidden_grad = torch.empty_like(hidden)
+            matrix_grad = torch.zeros(matrix.shape, dtype=weight.dtype)
+            ctx.gradients = hidden_grad, matrix_grad
+        holes = labels < 0
         for at in range(0, len(labels), chunk):
             part = slice(at, at + chunk)
-            logits = (hidden[part] @ matrix.T).to(exact)
-            if soft_cap:
-                logits.div_(soft_cap).tanh_().mul_(soft_cap)
-            picked = labels[part].clamp_min(0)[:, None]
-            losses[part] = -logits.log_softmax(1).gather(1, picked)[:, 0]
+            losses[part], pull = _chunk(hidden[part], matrix, labels[part], soft_cap, pulls=at_once)
+            if pull is not None:
+                if bool(holes[part].any()):
+                    pull.masked_fill_(holes[part, None], 0)
+                hidden_grad[part] = product(pull, matrix.T)
+                matrix_grad += pull.T @ hidden[part]
+                del pull  # its memory is the next chunk's
         ctx.save_for_backward(hidden, matrix, labels)
         ctx.soft_cap, ctx.chunk, ctx.weight_dtype = soft_cap, chunk, weight.dtype
-        return losses.masked_fill_(labels < 0, 0)
+        return losses.masked_fill_(holes, 0)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, matrix, labels = ctx.saved_tensors
+        if ctx.gradients is not None and _all_the_same(counted := grad[labels >= 0]):
+            factor = counted[:1].sum()  # 0 where nothing is supervised
+            hidden_grad, matrix_grad = ctx.gradients
+            ctx.gradients = None  # scaled in place, so good for one pass
+            return hidden_grad.mul_(factor), matrix_grad.mul_(factor), None, None, None, None
         # A token's factor scales its features, not its V logits: one pass over memory less.
         factor = grad.masked_fill(labels < 0, 0)[:, None]
         scaled = (hidden * factor).to(hidden.dtype)
@@ -145,20 +168,46 @@ class _LinearCrossEntropy(torch.autograd.Function):
         matrix_grad = torch.zeros(matrix.shape, dtype=ctx.weight_dtype, device=matrix.device)
         for at in range(0, len(labels), ctx.chunk):
             part = slice(at, at + ctx.chunk)
-            logits = hidden[part] @ matrix.T
-            slope = None
-            if ctx.soft_cap:
-                logits.div_(ctx.soft_cap).tanh_()
-                slope = 1 - logits.square()
-                logits.mul_(ctx.soft_cap)
-            share = logits.softmax(1)
-            # Indexed, since scatter_add_ copies all of a bf16 tensor.
-            share[torch.arange(len(share), device=share.device), labels[part].clamp_min(0)] -= 1
-            if slope is not None:
-                share.mul_(slope)
-            hidden_grad[part] = (share @ matrix) * factor[part]
-            matrix_grad += share.T @ scaled[part]
-        return hidden_grad, matrix_grad, None, None, None
+            _, pull = _chunk(hidden[part], matrix, labels[part], ctx.soft_cap, pulls=True)
+            assert pull is not None
+            hidden_grad[part] = product(pull, matrix.T) * factor[part]
+            matrix_grad += pull.T @ scaled[part]
+            del pull
+        return hidden_grad, matrix_grad, None, None, None, None
+
+
+def _chunk(
+    hidden: Tensor, matrix: Tensor, labels: Tensor, soft_cap: float, *, pulls: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Features [n, D], matrix [V, D], labels [n] → losses [n], and their gradient by the logits.
+
+    The gradient [n, V] is p, and p − 1 at the label, in the dtype of the features.
+    """
+    logits = product(hidden, matrix).to(_exact(hidden.dtype))
+    bend = None
+    if soft_cap:
+        logits.div_(soft_cap).tanh_()
+        bend = 1 - logits.square() if pulls else None
+        logits.mul_(soft_cap)
+    likely = logits.log_softmax(1)
+    del logits
+    picked = labels.clamp_min(0)
+    losses = -likely.gather(1, picked[:, None])[:, 0]
+    if not pulls:
+        return losses, None
+    share = likely.exp_()
+    share[torch.arange(len(share), device=share.device), picked] -= 1
+    if bend is not None:
+        share.mul_(bend)
+    return losses, share.to(hidden.dtype)
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _all_the_same(values: Tensor) -> bool:
+    return not len(values) or bool((values == values[0]).all())
 
 
 def loss_chunk(vocabulary_size: int) -> int:
@@ -179,5 +228,7 @@ def linear_cross_entropy(
     give 0 and no gradient. At most `chunk` rows of logits exist at a time; 0 chooses.
     """
     chunk = chunk or loss_chunk(weight.shape[0])
-    losses = _LinearCrossEntropy.apply(hidden, weight, labels, soft_cap, chunk)  # type: ignore[no-untyped-call]
+    trains = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
+    at_once = trains and hidden.device.type == "cpu"
+    losses = _LinearCrossEntropy.apply(hidden, weight, labels, soft_cap, chunk, at_once)  # type: ignore[no-untyped-call]
     return cast(Tensor, losses)

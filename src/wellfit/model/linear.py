@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wellfit.model.products import linear
+
 
 class Linear(nn.Module):
     """Features [..., fan_in] → features [..., fan_out]: x·Wᵀ + b, computed in the dtype of x.
@@ -21,7 +23,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return functional.linear(x, self.weight.to(x.dtype), bias)
+        return linear(x, self.weight.to(x.dtype), bias)
 
 
 class Embedding(nn.Module):

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from wellfit.model.products import ONEDNN
+
 Recompute = Literal["none", "selective", "full"]
 
 _aten = torch.ops.aten
@@ -26,6 +28,7 @@ KEPT = (
     _aten._scaled_dot_product_flash_attention.default,
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default,
+    *ONEDNN,
 )
 
 

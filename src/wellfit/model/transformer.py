@@ -51,10 +51,11 @@ class Block(nn.Module):
         cache: Cache | None,
         layer: int,
     ) -> Tensor:
-        added = self.attention(self.attention_norm(x), angles, mask, cache, layer)
-        x = x + dropout(_through(self.attention_post_norm, added))
-        added = self.feedforward(self.feedforward_norm(x))
-        return x + dropout(_through(self.feedforward_post_norm, added))
+        read = self.attention(self.attention_norm(x), angles, mask, cache, layer)
+        x = x + dropout(_through(self.attention_post_norm, read))
+        del read  # the name would keep it through the feed-forward
+        made = self.feedforward(self.feedforward_norm(x))
+        return x + dropout(_through(self.feedforward_post_norm, made))
 
 
 def call_block(block: nn.Module, *arguments: Any) -> Tensor:

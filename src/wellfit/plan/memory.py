@@ -86,7 +86,7 @@ def _evaluation(at: Layout) -> int:
     blocks.forward(ledger, at, "block", "x")
     loss = Ledger()
     loss.hold("hidden", "activations", features)
-    loss_forward(loss, at, fresh=True)
+    loss_forward(loss, at, fresh=True, trains=False)
     rows = min(ACCURACY_CHUNK, at.tokens)
     return max(ledger.peak().bytes, loss.peak().bytes, 2 * features + _logits(at, rows))
 

@@ -163,64 +163,68 @@ def _gradient(ledger: Ledger, name: str, size: int, stays: bool) -> None:
         ledger.touch("gradients", size)
 
 
-def loss_forward(ledger: Ledger, at: Layout, fresh: bool) -> None:
-    """Logits of a chunk, in the arithmetic and then in float32, and their log-softmax.
+def loss_forward(ledger: Ledger, at: Layout, fresh: bool, trains: bool = True) -> None:
+    """Chunk by chunk: logits, then their log-softmax in float32, and on a CPU both gradients.
 
-    The features are held by the caller; `losses` stay, and the head's cast for the backward pass.
+    The features are held by the caller; `losses` stay, and for the backward pass the head's cast
+    and the gradients.
     """
     ledger.at("forward of the loss")
+    at_once = trains and at.device == "cpu"
     if at.casts:
         ledger.hold("head.cast", "casts", at.vocabulary * at.width * at.bytes)
     ledger.hold("new losses", "activations", at.tokens * 4)
-    for number, rows in enumerate(at.chunks):
-        numbers = rows * at.vocabulary
-        ledger.hold("logits", "logits", numbers * at.bytes)
-        if at.casts:
-            ledger.hold("wide logits", "logits", numbers * 4)
-            ledger.drop("logits")
-            ledger.keep("wide logits", "logits", "logits")
-        if number:
-            ledger.drop("old logits")  # the name held it while the new ones were made
-        ledger.touch("logits", numbers * 4)
-        ledger.keep("logits", "old logits", "logits")
-    ledger.drop("old logits")
+    if at_once:
+        ledger.hold("hidden.grad", "temporaries", at.tokens * at.width * at.bytes)
+        ledger.hold("new head.grad", "gradients", at.vocabulary * at.width * 4)
+    for rows in at.chunks:
+        _chunk(ledger, at, rows, pulls=at_once)
+        if at_once:
+            ledger.touch("temporaries", rows * at.width * at.bytes)
+            _head_gradient(ledger, at)
+            ledger.drop("pull")
     if not fresh:
         ledger.drop("losses")
     ledger.keep("new losses", "losses", "activations")
 
 
+def _chunk(ledger: Ledger, at: Layout, rows: int, *, pulls: bool) -> None:
+    """A chunk's logits, and with `pulls` what is left of them: the losses' gradient by them."""
+    numbers = rows * at.vocabulary
+    ledger.hold("logits", "logits", numbers * at.bytes)
+    if at.casts:
+        ledger.hold("wide logits", "logits", numbers * 4)
+        ledger.drop("logits")
+        ledger.keep("wide logits", "logits", "logits")
+    if pulls and at.model.logit_soft_cap:
+        ledger.hold("bend", "logits", numbers * 4)
+        ledger.touch("logits", numbers * 4)
+    ledger.hold("likely", "logits", numbers * 4)
+    ledger.drop("logits")
+    if pulls and at.casts:
+        ledger.hold("pull", "logits", numbers * at.bytes)
+    elif pulls:
+        ledger.keep("likely", "pull", "logits")
+    if pulls and at.model.logit_soft_cap:
+        ledger.drop("bend")
+    if at.casts or not pulls:
+        ledger.drop("likely")
+
+
+def _head_gradient(ledger: Ledger, at: Layout) -> None:
+    """A chunk's part of the head's gradient, before it is added."""
+    ledger.hold("part", "temporaries", at.vocabulary * at.width * at.bytes)
+    if at.promotes:
+        ledger.touch("temporaries", at.vocabulary * at.width * 4)
+    ledger.drop("part")
+
+
 def _loss_backward(ledger: Ledger, at: Layout, fresh: bool) -> str:
-    """The logits of a chunk once more, their softmax, and the two gradients; → the features'."""
-    features = at.tokens * at.width
-    ledger.hold("factor", "temporaries", at.tokens * 4)
-    _scale(ledger, at, features)
-    ledger.hold("scaled", "temporaries", features * at.bytes)
-    ledger.hold("hidden.grad", "temporaries", features * at.bytes)
-    ledger.hold("new head.grad", "gradients", at.vocabulary * at.width * 4)
-    capped = bool(at.model.logit_soft_cap)
-    parts = ("logits", "slope", "share") if capped else ("logits", "share")
-    for number, rows in enumerate(at.chunks):
-        numbers = rows * at.vocabulary * at.bytes
-        # The names hold the last chunk's tensors until they are given new ones.
-        ledger.hold("logits", "logits", numbers)
-        if number:
-            ledger.drop(*(f"old {part}" for part in parts if part != "share"))
-        if capped:
-            ledger.hold("slope", "logits", numbers)
-            ledger.touch("logits", numbers)
-        ledger.hold("share", "logits", numbers)
-        if number:
-            ledger.drop("old share")
-        ledger.hold("part", "temporaries", rows * at.width * at.bytes)
-        _scale(ledger, at, rows * at.width)
-        ledger.drop("part")
-        ledger.hold("part", "temporaries", at.vocabulary * at.width * at.bytes)
-        if at.promotes:
-            ledger.touch("temporaries", at.vocabulary * at.width * 4)
-        ledger.drop("part")
-        for part in parts:
-            ledger.keep(part, f"old {part}", "logits")
-    ledger.drop(*(f"old {part}" for part in parts), "scaled", "factor")
+    """The gradients, scaled where they stand, or made of the logits once more; → the features'."""
+    if at.device == "cpu":
+        ledger.touch("temporaries", at.tokens * (1 + 4))
+    else:
+        _loss_again(ledger, at)
     if at.casts:
         ledger.drop("head.cast")
     if fresh:
@@ -228,6 +232,23 @@ def _loss_backward(ledger: Ledger, at: Layout, fresh: bool) -> str:
     elif not at.model.tie_embeddings:  # a tied one waits for the embedding's own gradient
         ledger.drop("new head.grad")
     return "hidden.grad"
+
+
+def _loss_again(ledger: Ledger, at: Layout) -> None:
+    features = at.tokens * at.width
+    ledger.hold("factor", "temporaries", at.tokens * 4)
+    _scale(ledger, at, features)
+    ledger.hold("scaled", "temporaries", features * at.bytes)
+    ledger.hold("hidden.grad", "temporaries", features * at.bytes)
+    ledger.hold("new head.grad", "gradients", at.vocabulary * at.width * 4)
+    for rows in at.chunks:
+        _chunk(ledger, at, rows, pulls=True)
+        ledger.hold("part", "temporaries", rows * at.width * at.bytes)
+        _scale(ledger, at, rows * at.width)
+        ledger.drop("part")
+        _head_gradient(ledger, at)
+        ledger.drop("pull")
+    ledger.drop("scaled", "factor")
 
 
 def _scale(ledger: Ledger, at: Layout, numbers: int) -> None:
