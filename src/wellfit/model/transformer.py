@@ -105,7 +105,7 @@ class Transformer(nn.Module):
         )
         x = self.embedding(tokens)
         if self.model.scale_embeddings:
-            x = x * math.sqrt(self.model.width)
+            x = x * math.sqrt(self.model.base_width or self.model.width)
         angles = None
         if self.model.position == "learned":
             x = x + self.positions(positions)
@@ -128,7 +128,7 @@ class Transformer(nn.Module):
 
     def token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Features [B, T, D], labels [B, T] → nats [B, T] in float32; 0 where the label is −100."""
-        flat = hidden.reshape(-1, hidden.shape[-1])
+        flat = self._before_output(hidden).reshape(-1, hidden.shape[-1])
         matrix = self._output_matrix()
         losses = linear_cross_entropy(flat, matrix, labels.reshape(-1), self.model.logit_soft_cap)
         return losses.view(labels.shape)
@@ -143,7 +143,7 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Features [B, T, D], labels [B, T] → nats of `token_loss`, and what is added to them."""
         losses, extra = linear_objective(
-            hidden.reshape(-1, hidden.shape[-1]),
+            self._before_output(hidden).reshape(-1, hidden.shape[-1]),
             self._output_matrix(),
             labels.reshape(-1),
             soft_cap=self.model.logit_soft_cap,
@@ -153,7 +153,11 @@ class Transformer(nn.Module):
         return losses.view(labels.shape), extra.view(labels.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Features [..., D] → logits [..., V] in float32: cap·tanh(h·Wᵀ/cap) (arXiv 2408.00118)."""
+        """Features [..., D] → logits [..., V] in float32: cap·tanh(h·Wᵀ/cap) (arXiv 2408.00118).
+
+        With `base_width` h·Wᵀ is multiplied by base_width/D (arXiv 2203.03466, table 8).
+        """
+        hidden = self._before_output(hidden)
         logits = (hidden @ self._output_matrix().to(hidden.dtype).T).float()
         cap = self.model.logit_soft_cap
         return torch.tanh(logits / cap) * cap if cap else logits
@@ -180,6 +184,11 @@ class Transformer(nn.Module):
         loads = [one.load for one in self._mixtures()]
         return torch.stack(loads) if loads else torch.zeros(0, 0, dtype=torch.int64)
 
+    @property
+    def width_ratio(self) -> float:
+        """How many times wider it is than the model whose rates it is trained with."""
+        return self.model.width_ratio
+
     def roles(self) -> dict[str, Role]:
         """Parameter name → role, in the order of `named_parameters`."""
         return {name: _role(name) for name, _ in self.named_parameters()}
@@ -202,6 +211,15 @@ class Transformer(nn.Module):
     def _mixtures(self) -> list[MixtureOfExperts]:
         parts = (block.feedforward for block in self.blocks)
         return [part for part in parts if isinstance(part, MixtureOfExperts)]
+
+    def _before_output(self, hidden: Tensor) -> Tensor:
+        """Features [..., D] → what the output matrix multiplies: with `base_width` its share of D.
+
+        A sum over D features that agree with the matrix grows as D. Scaled are the D features of a
+        token and not its V logits.
+        """
+        ratio = self.model.width_ratio
+        return hidden if ratio == 1 else hidden * (1 / ratio)
 
     def _output_matrix(self) -> Tensor:
         return self.embedding.weight if self.model.tie_embeddings else self.head.weight

@@ -143,7 +143,7 @@ def prepare(
         "keeps_freed_memory": keep_freed_memory(),
         "evaluated_weights": "average" if section.ema_decay else "weights",
     }
-    made = optimizers.build(section.optimizer, parameters, model.roles())
+    made = built(section.optimizer, model)
     average = Average(parameters, section.ema_decay) if section.ema_decay else None
     stepper = Stepper(
         section,
@@ -168,6 +168,17 @@ def prepare(
         stepper,
         average,
     )
+
+
+def built(settings: schema.Optimizer, model: LanguageModel) -> optimizers.Optimizers:
+    """An optimizer's settings and a model on its device in; the optimizer around it out.
+
+    Rates are carried over to the model's width where it knows how many times wider than the one
+    they were found at it is (`width_ratio`).
+    """
+    factors = optimizers.width_factors(settings, model.roles(), getattr(model, "width_ratio", 1.0))
+    parameters = dict(model.named_parameters())
+    return optimizers.build(settings, parameters, model.roles(), factors=factors)
 
 
 def recompute_as(model: LanguageModel, wanted: str) -> None:
