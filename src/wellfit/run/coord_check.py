@@ -32,7 +32,7 @@ KINDS = ("embedding", "attention", "feed-forward", "residual stream", "logits")
 TOLERANCE = 0.25
 """Slopes of changes within ± this count as none: twice as wide, at most 1.19 times as large."""
 MOST_TOKENS, PROBED_ROWS = 4_096, 4
-Verdict = Literal["steady", "grows", "vanishes", "does not move", "not finite"]
+Verdict = Literal["steady", "grows", "vanishes", "not settled", "does not move", "not finite"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Line:
     change_slope_error: float
     """Standard error of the mean over seeds; NaN for one seed."""
     verdict: Verdict
-    """Of the change: whether it grows or vanishes with width."""
+    """Of the change: whether it grows or vanishes with width; not settled where the slope is
+    beyond the tolerance by less than two standard errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +244,7 @@ def line(kind: str, widths: tuple[int, ...], seeds: list[list[tuple[float, float
     """A kind, widths, and for each seed (start, change) at each width → slopes and a verdict.
 
     >>> told = line("logits", (64, 128), [[(1.0, 0.1), (1.0, 0.2)]])
-    >>> told.change_slope, told.verdict
+    >>> round(told.change_slope or 0, 3), told.verdict
     (1.0, 'grows')
     """
     starts, changes = ([[pair[at] for pair in one] for one in seeds] for at in (0, 1))
@@ -263,18 +264,24 @@ def line(kind: str, widths: tuple[int, ...], seeds: list[list[tuple[float, float
         start_slope=statistics.fmean(start_known) if len(start_known) == len(seeds) else None,
         change_slope=mean,
         change_slope_error=error,
-        verdict=verdict(mean, changes),
+        verdict=verdict(mean, error, changes),
     )
 
 
-def verdict(mean: float | None, changes: list[list[float]]) -> Verdict:
-    """A mean slope, or None, and the changes it is of → what is said of them."""
+def verdict(mean: float | None, error: float, changes: list[list[float]]) -> Verdict:
+    """A mean slope, or None, its standard error, and the changes it is of → what is said of them.
+
+    >>> verdict(0.3, 0.1, [[1.0, 1.2]]), verdict(0.9, 0.1, [[1.0, 2.0]])
+    ('not settled', 'grows')
+    """
     if not all(math.isfinite(size) for one in changes for size in one):
         return "not finite"
     if mean is None:
         return "does not move"
     if abs(mean) <= TOLERANCE:
         return "steady"
+    if abs(mean) - 2 * error <= TOLERANCE:  # never with the NaN of a single seed
+        return "not settled"
     return "grows" if mean > 0 else "vanishes"
 
 

@@ -57,8 +57,10 @@ def _meaning(found: Coordinates) -> str:
         if line.verdict != "steady":
             odd.setdefault(line.verdict, []).append(line.kind)
     said = "; ".join(f"{verdict}: {', '.join(kinds)}" for verdict, kinds in odd.items())
-    if found.base_width:
-        way = "The rates of base_width do not carry over as they are, or are too high to train."
+    if set(odd) == {"not settled"}:
+        way = "More seeds and larger widths would tell it from chance (--seeds, --widths)."
+    elif found.base_width:
+        way = "Rates of base_width do not carry over, or are too high to train with."
     else:
         way = (
             "Set model.base_width to the width that the rates were found at, such as "
