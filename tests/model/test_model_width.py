@@ -93,7 +93,7 @@ def test_the_output_multiplier_is_in_logits_and_losses(make_model: Any, tied: bo
 
 
 def test_gradients_pass_the_multiplier(make_model: Any) -> None:
-    """Of features and matrix, against autograd. Break tried: the multiplier on detached features."""
+    """Of features and matrix, against autograd. Break tried: detached features multiplied."""
     section = Model(context=24, layers=1, width=32, heads=4, kv_heads=4, hidden=48, base_width=16)
     model = make_model(section)
     hidden = torch.randn(3, 24, 32, generator=torch.Generator().manual_seed(1)).requires_grad_()
@@ -148,7 +148,7 @@ def test_wider_heads_have_smaller_scores(make_section: Any) -> None:
 
 def test_a_base_that_cannot_be_is_refused(make_section: Any) -> None:
     """Half a head, and a head's width without a base. Break tried: both let through."""
-    with pytest.raises(ValidationError, match="are 0.5 heads at base_width 8.*base_head_width 8"):
+    with pytest.raises(ValidationError, match=r"are 0.5 heads at base_width 8.*base_head_width 8"):
         make_section(width=32, heads=2, kv_heads=1, base_width=8, hidden=64, head_width=32)
     with pytest.raises(ValidationError, match="set base_width, or leave base_head_width out"):
         make_section(base_head_width=4)
@@ -171,7 +171,8 @@ def test_widths_in_proportion(make_section: Any) -> None:
     wanted = make_section(base_width=16, base_head_width=4)
     assert how_it_grows(wanted, (16, 64)) == "head_width"
     with pytest.raises(
-        RunError, match="4 heads at width 32 are 5 at width 40|are 6.25 at width 50"
+        RunError,
+        match=r"hidden features at width 32 are 75|4 heads at width 32 are 6\.25 at width 50",
     ):
         at_width(make_section(), 50, "heads")
     with pytest.raises(RunError, match=r"no form of width 8: .*even head width"):

@@ -1,4 +1,4 @@
-"""`wellfit coord-check`: slopes are flat where rates carry over, and every planted break is seen."""
+"""`wellfit coord-check`: flat slopes where rates carry over, and every planted break is seen."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _no_multiplier(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_factors(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(factors, "EXPONENTS", dict.fromkeys(factors.EXPONENTS, {}))
+    patch.setattr(factors, "EXPONENTS", {kind: {} for kind in factors.EXPONENTS})
 
 
 def _no_smaller_matrices(patch: pytest.MonkeyPatch) -> None:

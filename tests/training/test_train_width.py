@@ -94,7 +94,7 @@ def test_the_dials_rates_are_those_of_the_base() -> None:
 
 @pytest.mark.parametrize("kind", ["adamw", "lion", "adafactor", "sgd", "adamw_8bit"])
 def test_what_a_step_takes_off_a_weight_does_not_follow_the_factor(kind: str) -> None:
-    """Gradients of zero leave decay alone. Break tried: rate · decay with the factor in the rate."""
+    """Gradients of zero leave decay alone. Break tried: the factor in rate · decay."""
     recipe = recipe_of(kind)
     settings = recipe.train.optimizer.model_copy(update={"learning_rate": 0.1, "weight_decay": 0.5})
     left = {}
@@ -122,5 +122,5 @@ def test_a_run_goes_on_with_its_own_base_width_only(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "step-000001").mkdir(parents=True)
     (tmp_path / "checkpoints" / "step-000001" / "state.json").write_text("{}")
     refuse_another_model(recipe, tmp_path)
-    with pytest.raises(RunError, match="model.base_width was 8 and is 16"):
+    with pytest.raises(RunError, match=r"model.base_width was 8 and is 16"):
         refuse_another_model(recipe_of("adamw", "model.base_width=16"), tmp_path)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellfit.model import float8
 from wellfit.model.attention import Attention, attention_masks
 from wellfit.model.cache import Cache
 from wellfit.model.dropout import Dropout
@@ -188,6 +189,18 @@ class Transformer(nn.Module):
     def width_ratio(self) -> float:
         """How many times wider it is than the model whose rates it is trained with."""
         return self.model.width_ratio
+
+    def use_float8(self) -> int:
+        """Training multiplies the blocks' large matrices in 8 bits from now on; → how many.
+
+        Experts, routers, embedding and head never are, nor is anything in evaluation.
+        """
+        roles, taken = self.roles(), 0
+        for name, part in self.named_modules():
+            if isinstance(part, Linear) and roles.get(f"{name}.weight") == "matrix":
+                part.float8 = float8.pays(*part.weight.shape)
+                taken += part.float8
+        return taken
 
     def roles(self) -> dict[str, Role]:
         """Parameter name → role, in the order of `named_parameters`."""

@@ -27,7 +27,7 @@ def calibrate(recipe: Recipe, vocabulary_size: int, corpus: Corpus | None) -> fl
     from wellfit.training import precision
     from wellfit.training.allocator import keep_freed_memory
     from wellfit.training.budget import seconds_per_step
-    from wellfit.training.start import built
+    from wellfit.training.start import built, compute_in
     from wellfit.training.stepper import Stepper
     from wellfit.training.threads import threads
 
@@ -36,7 +36,7 @@ def calibrate(recipe: Recipe, vocabulary_size: int, corpus: Corpus | None) -> fl
     with threads(recipe.train.threads):
         keep_freed_memory()
         model = first_model(recipe, vocabulary_size)
-        model.compute_dtype = precision.compute_dtype(how.name)
+        compute_in(model, how.name)
         model.to(device).train()
         parameters = dict(model.named_parameters())
         optimizer = built(recipe.train.optimizer, model)
