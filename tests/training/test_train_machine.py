@@ -101,8 +101,8 @@ def test_tf32_is_refused_where_there_is_none(device, capability, here):
         ("cuda", (8, 6), "this GPU, of compute capability 8.6,"),
     ],
 )
-def test_fp8_is_refused_where_nothing_multiplies_it(device, capability, here):
-    """Break tried: from compute capability 8.0 on."""
+def test_fp8_is_refused_everywhere(device, capability, here):
+    """Everywhere but on a GPU that multiplies it. Break tried: from capability 8.0 on."""
     with pytest.raises(RunError) as error:
         precision.choose_precision("fp8", device, cpu_flags=frozenset(), capability=capability)
     assert str(error.value) == (
