@@ -74,7 +74,7 @@ def test_rates_are_those_of_the_papers_table(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", EXPONENTS)
 def test_at_the_base_width_groups_are_as_without(kind: str) -> None:
-    """Break tried: factors of 1 that part the groups."""
+    """Break tried: a ratio of 1.0001 at the base."""
     at, without = (recipe_of(kind, f"model.base_width={base}") for base in (32, 0))
     # The dial's rates are those of the base, here the width itself.
     assert at.train == without.train
