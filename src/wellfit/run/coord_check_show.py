@@ -49,8 +49,8 @@ def _slope(line: Line, changes: bool) -> str:
 def _meaning(found: Coordinates) -> str:
     if found.steady:
         return (
-            f"What training changes is as large at every width (all slopes within "
-            f"{found.tolerance:g}): rates found at one of these widths should do at the others."
+            "What training changes is as large at every width (all slopes within "
+            f"{found.tolerance:g}):\nrates found at one of these widths should do at the others."
         )
     odd: dict[str, list[str]] = {}
     for line in found.lines:
