@@ -16,7 +16,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wellfit.api import diagnose, evaluate, generate, load_recipe, lr_find, train
+    from wellfit.api import (
+        coord_check,
+        diagnose,
+        evaluate,
+        generate,
+        load_recipe,
+        lr_find,
+        train,
+    )
     from wellfit.errors import WellfitError
 
 __version__ = "0.1.0"
@@ -24,6 +32,7 @@ __version__ = "0.1.0"
 __all__ = [
     "WellfitError",
     "__version__",
+    "coord_check",
     "diagnose",
     "evaluate",
     "generate",
@@ -33,7 +42,8 @@ __all__ = [
 ]
 
 _HOME = dict.fromkeys(
-    ("diagnose", "evaluate", "generate", "load_recipe", "lr_find", "train"), "wellfit.api"
+    ("coord_check", "diagnose", "evaluate", "generate", "load_recipe", "lr_find", "train"),
+    "wellfit.api",
 )
 _HOME["WellfitError"] = "wellfit.errors"
 

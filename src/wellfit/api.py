@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wellfit.recipe.schema import Recipe
     from wellfit.records import Evaluated
     from wellfit.run.conclude import Outcome
+    from wellfit.run.coord_check import Coordinates
     from wellfit.run.lr_find import RateAdvice
 
 
@@ -88,6 +89,29 @@ def lr_find(
     if isinstance(recipe, Recipe) and changes:
         raise TypeError("changes apply to a recipe file; use recipe.model_copy for a Recipe")
     return find(loaded, steps=steps, run=Path(run) if run is not None else None)
+
+
+def coord_check(
+    recipe: Recipe | str | Path,
+    *,
+    changes: Sequence[str] = (),
+    widths: Sequence[int] = (),
+    steps: int = 4,
+    seeds: int = 3,
+) -> Coordinates:
+    """A recipe → how its activations, and what a few steps change in them, go with the width.
+
+    `.steady` says whether all changes are as large at every width, `.lines` give sizes and slopes.
+    Without `widths` a quarter, half and all of the recipe's. Raises RecipeError, DataError or
+    RunError.
+    """
+    from wellfit.recipe.schema import Recipe
+    from wellfit.run.coord_check import coord_check as check
+
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, changes)
+    if isinstance(recipe, Recipe) and changes:
+        raise TypeError("changes apply to a recipe file; use recipe.model_copy for a Recipe")
+    return check(loaded, widths=tuple(widths), steps=steps, seeds=seeds)
 
 
 def evaluate(run: str | Path, split: str = "test", *, checkpoint: str | int = "") -> Evaluated:

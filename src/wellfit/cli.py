@@ -1,7 +1,8 @@
 """The command line: its doors (`doors/`), its streams, and how it ends.
 
 Nothing heavy is imported before a command runs; `wellfit --help` never loads torch.
-Exit status: 0 all well, 1 `diagnose` found something at warning or above, 2 an error that the
+Exit status: 0 all well, 1 `diagnose` found something at warning or above or `coord-check` found
+what depends on the width, 2 an error that the
 message explains, 128 + signal when a run was stopped or the command interrupted.
 """
 
@@ -65,6 +66,7 @@ for door in (
     training.plan,
     training.verify_resume,
     training.lr_find,
+    training.coord_check,
 ):
     app.command()(door)
 app.command("list")(data.list_kind)

@@ -102,6 +102,7 @@ def test_public_names() -> None:
     assert wellfit.__all__ == sorted(wellfit.__all__)
     assert [name for name in wellfit.__all__ if callable(getattr(wellfit, name))] == [
         "WellfitError",
+        "coord_check",
         "diagnose",
         "evaluate",
         "generate",

@@ -71,6 +71,8 @@ DEVELOPMENT = {
     "many heads": "layers=3 heads=8 kv_heads=4 width=256 V=300 context=512 "
     "micro=4 rows=4 optimizer=adamw",
     "three chunks of logits": "width=64 context=256 micro=5 rows=5 V=4000",
+    "rates of another width": "layers=1 width=512 hidden=64 base_width=128 heads=4 context=256 "
+    "micro=4 rows=8",
 }
 
 
@@ -78,7 +80,8 @@ DEVELOPMENT = {
 def test_the_other_moments_too(name: str) -> None:
     """As above, where another moment is the fullest.
 
-    Breaks tried: Muon's look-ahead counted as bf16; softmax's own gradient left out.
+    Breaks tried: Muon's look-ahead counted as bf16; softmax's own gradient left out; features
+    scaled for the output matrix left out.
     """
     recipe = recipe_of(DEVELOPMENT[name])
     ledger = play_step(layout_of(recipe), recipe.train.optimizer, _rows(recipe))
@@ -86,6 +89,7 @@ def test_the_other_moments_too(name: str) -> None:
     moments = {
         "the update is fullest": "update",
         "three chunks of logits": "forward of the loss",
+        "rates of another width": "forward of the loss",
     }
     assert ledger.peak().moment == moments.get(name, ledger.peak().moment)
 

@@ -138,6 +138,8 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "model.logit_soft_cap": ((), "model.logit_soft_cap=1", "weights"),
     "model.dropout": ((), "model.dropout=0.3", "weights"),
     "model.init": ((), "model.init=scaled_normal", "weights"),
+    "model.base_width": ((), "model.base_width=8", "weights"),
+    "model.base_head_width": (("model.base_width=8",), "model.base_head_width=4", "weights"),
     "train.budget.steps": ((), "train.budget.steps=5", "steps"),
     "train.budget.tokens": ((), "train.budget={tokens: 512}", "steps"),
     "train.budget.epochs": ((), "train.budget={epochs: 1.5}", "steps"),

@@ -136,3 +136,18 @@ def test_from_the_command_line(own_home: Path, run: Path, inside: Callable[..., 
         for which in ("16", "24", "")
     ]
     assert said[1] == said[2] != said[0]
+
+
+def test_what_was_trained_in_fp8_is_scored_on_any_device(
+    own_home: Path, inside: Callable[..., Any]
+) -> None:
+    """In bf16, here on a CPU. Break tried: the recipe's own precision, which is refused here."""
+    run = own_home / "runs" / "tiny"
+    told = (run / "recipe.yaml").read_text()
+    assert "precision: fp32" in told
+    (run / "recipe.yaml").write_text(told.replace("precision: fp32", "precision: fp8"))
+    done = inside(own_home, "evaluate", "runs/tiny")
+    assert done.status == 0, done.error
+    refused = inside(own_home, "train", "tiny.yaml", "train.precision=fp8", "--out", "eight")
+    assert refused.status == 2
+    assert "the cpu device does not multiply fp8" in refused.error

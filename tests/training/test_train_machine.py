@@ -62,6 +62,7 @@ def test_a_device_that_is_not_there_is_named():
         ("fp16", "cpu", {"avx2"}, (0, 0), "fp16", "cpu emulates fp16, fp32 may be faster"),
         ("fp16", "cpu", {"avx512_fp16"}, (0, 0), "fp16", "the recipe asks for it"),
         ("fp16", "cuda", set(), (7, 0), "fp16", "the recipe asks for it"),
+        ("fp8", "cuda", set(), (8, 9), "fp8", "the recipe asks for it"),
     ],
 )
 def test_bf16_is_taken_where_it_is_multiplied_natively(
@@ -92,14 +93,33 @@ def test_tf32_is_refused_where_there_is_none(device, capability, here):
     )
 
 
-@pytest.mark.parametrize(("device", "capability"), [("cpu", (0, 0)), ("cuda", (9, 0))])
-def test_fp8_is_refused_everywhere(device, capability):
+@pytest.mark.parametrize(
+    ("device", "capability", "here"),
+    [
+        ("cpu", (0, 0), "the cpu device"),
+        ("mps", (0, 0), "the mps device"),
+        ("cuda", (8, 6), "this GPU, of compute capability 8.6,"),
+    ],
+)
+def test_fp8_is_refused_everywhere(device, capability, here):
+    """Everywhere but on a GPU that multiplies it. Break tried: from capability 8.0 on."""
     with pytest.raises(RunError) as error:
         precision.choose_precision("fp8", device, cpu_flags=frozenset(), capability=capability)
     assert str(error.value) == (
-        "train.precision=fp8: training in fp8 is not there yet, on any device\n"
+        f"train.precision=fp8: {here} does not multiply fp8: NVIDIA GPUs do from compute "
+        "capability 8.9 on\n"
         "  Set train.precision=auto, which takes bf16 where the device multiplies it."
     )
+
+
+def test_fp8_is_refused_on_amd(monkeypatch):
+    """Their formats have other ends. Break tried: let through."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 4))
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    with pytest.raises(RunError, match="AMD GPUs have other 8-bit formats"):
+        precision.choose("cuda", "fp8")
+    assert precision.choose("cuda", "bf16")[1].name == "bf16"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +129,7 @@ def test_fp8_is_refused_everywhere(device, capability):
         ("tf32", torch.float32),
         ("bf16", torch.bfloat16),
         ("fp16", torch.float16),
+        ("fp8", torch.bfloat16),
     ],
 )
 def test_activations_have_the_type_of_the_precision(name, dtype):

@@ -213,7 +213,7 @@ def test_parameters_of_equal_rate_and_decay_share_a_group():
     factors = {name: 0.5 for name, role in parts.ROLES.items() if role == "matrix"}
     made = optimizers.build(parts.settings("adamw"), parts.weights(), parts.ROLES, factors=factors)
     assert sorted((group.peak, group.weight_decay) for group in made.groups) == [
-        (0.005, 0.1),
+        (0.005, 0.2),  # rate · decay, what a step takes off a weight, does not follow the factor
         (0.01, 0.0),
         (0.01, 0.1),
     ]

@@ -163,6 +163,41 @@ def lr_find(
         say(advice_text(advice, min(screen()[0], 100) if sys.stdout.isatty() else 80))
 
 
+def coord_check(
+    recipe: RecipeFile,
+    changes: Changes = None,
+    widths: Annotated[
+        str,
+        typer.Option(
+            metavar="N,N,…", help="Widths (default a quarter, half and all of the recipe's)."
+        ),
+    ] = "",
+    steps: Annotated[int, typer.Option(min=1, help="Steps at each width.")] = 4,
+    seeds: Annotated[int, typer.Option(min=1, help="Weights that each width begins with.")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Train a few steps at several widths, and say what grows or vanishes with the width."""
+    from wellfit.run.coord_check import coord_check as run_coord_check
+    from wellfit.run.coord_check import widths_of
+    from wellfit.run.coord_check_show import coordinates_text
+    from wellfit.run.load import load
+    from wellfit.run.show import Terminal
+
+    with Terminal() as show:
+        found = run_coord_check(
+            load(recipe, tuple(changes or ())),
+            widths=widths_of(widths),
+            steps=steps,
+            seeds=seeds,
+            show=show,
+        )
+    if as_json:
+        say(json.dumps(found.to_json(), indent=2, allow_nan=False))
+    else:
+        say(coordinates_text(found))
+    raise typer.Exit(0 if found.steady else 1)
+
+
 def plan(
     recipe: RecipeFile,
     changes: Changes = None,

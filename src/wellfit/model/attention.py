@@ -34,6 +34,7 @@ class Attention(nn.Module):
         self.head_width = model.features_per_head
         self.turned = model.rotary_features
         self.soft_cap = model.attention_soft_cap
+        self.scale = model.score_scale
         self.local = model.is_local(layer)
         self.window = model.window if self.local else 0
         wide, narrow = model.heads * self.head_width, model.kv_heads * self.head_width
@@ -67,7 +68,7 @@ class Attention(nn.Module):
             key, value = cache.extend(layer, key, value)
             if self.window and tokens == 1:
                 key, value = key[:, :, -self.window :], value[:, :, -self.window :]
-        read = attend(query, key, value, masks[self.local], self.soft_cap)
+        read = attend(query, key, value, masks[self.local], self.soft_cap, self.scale)
         return self.output(read.transpose(1, 2).reshape(rows, tokens, -1))  # type: ignore[no-any-return]
 
 
@@ -80,27 +81,41 @@ def turn(x: Tensor, angles: Angles, features: int) -> Tensor:
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, soft_cap: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    soft_cap: float = 0.0,
+    scale: float = 0.0,
 ) -> Tensor:
     """Queries [B, H, T, W], keys and values [B, G, S, W] → what they read [B, H, T, W].
 
-    softmax(cap(q·kᵀ/√W) + mask)·v with cap(s) = soft_cap·tanh(s/soft_cap) (arXiv 2408.00118), or
-    s where it is 0. The mask broadcasts to [B, H, T, S]. None is causal when T = S (never with a
-    cap), and all of the keys for a single query.
+    softmax(cap(q·kᵀ·scale) + mask)·v with cap(s) = soft_cap·tanh(s/soft_cap) (arXiv 2408.00118),
+    or s where it is 0, and a scale of 1/√W where none is given.
+
+    The mask broadcasts to [B, H, T, S]. None is causal when T = S (never with a cap), and all of
+    the keys for a single query.
     """
     rows, heads, tokens, width = query.shape
     groups, keys = key.shape[1:3]
+    scale = scale or width**-0.5
     if not soft_cap and query.device.type == "cpu" and keys <= WHOLE_SCORES:
-        return score_attention(query, key, value, mask)
+        return score_attention(query, key, value, mask, scale)
     if not soft_cap:
         causal = mask is None and tokens > 1
         return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=causal, enable_gqa=groups < heads
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=causal,
+            enable_gqa=groups < heads,
+            scale=scale,
         )
     # Queries that share a key head become further rows of one matrix, so keys are never copied.
     stacked = query.reshape(rows * groups, heads // groups * tokens, width)
     facing = key.reshape(rows * groups, keys, width).transpose(1, 2)
-    scores = torch.baddbmm(stacked.new_zeros(()), stacked, facing, beta=0, alpha=width**-0.5)
+    scores = torch.baddbmm(stacked.new_zeros(()), stacked, facing, beta=0, alpha=scale)
     scores = torch.tanh(scores / soft_cap) * soft_cap  # no kernel of torch's has a cap
     if mask is not None:
         scores.view(rows, groups, heads // groups, tokens, keys).add_(mask.unsqueeze(1))

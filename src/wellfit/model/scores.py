@@ -21,7 +21,9 @@ class _Scores(torch.autograd.Function):
     copies a whole gradient for a mask that is added in place."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+    ) -> Tensor:
         rows, heads, tokens, width = query.shape
         groups, keys = key.shape[1:3]
         shape = (rows, groups, heads // groups, tokens, width)
@@ -38,7 +40,7 @@ class _Scores(torch.autograd.Function):
                 part,
                 facing[:, :seen].transpose(1, 2),
                 beta=0,
-                alpha=width**-0.5,
+                alpha=scale,
             )
             _hide(scores.view(*shape[:3], last - first, seen), mask, first, last)
             weights = torch.softmax(scores, dim=-1)
@@ -47,31 +49,33 @@ class _Scores(torch.autograd.Function):
             if any(ctx.needs_input_grad):
                 kept.append(weights)
         ctx.save_for_backward(queries, facing, values, *kept)
-        ctx.shapes = query.shape, key.shape
+        ctx.shapes, ctx.scale = (query.shape, key.shape), scale
         return read
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         queries, facing, values, *kept = ctx.saved_tensors
         query_shape, key_shape = ctx.shapes
         tokens, keys = query_shape[2], key_shape[2]
         grad = grad.reshape(queries.shape)
         query_grad = torch.empty_like(queries)
         key_grad, value_grad = torch.zeros_like(facing), torch.zeros_like(values)
-        scale = query_shape[3] ** -0.5
         for (first, last, seen), weights in zip(_blocks(tokens, keys), kept, strict=True):
             part = queries[:, :, first:last].flatten(1, 2)
             got = grad[:, :, first:last].flatten(1, 2)
             value_grad[:, :seen].baddbmm_(weights.transpose(1, 2), got)
             slope = torch.bmm(got, values[:, :seen].transpose(1, 2))
             slope = torch._softmax_backward_data(slope, weights, -1, slope.dtype)
-            found = torch.baddbmm(part.new_zeros(()), slope, facing[:, :seen], beta=0, alpha=scale)
+            found = torch.baddbmm(
+                part.new_zeros(()), slope, facing[:, :seen], beta=0, alpha=ctx.scale
+            )
             query_grad[:, :, first:last] = found.view_as(query_grad[:, :, first:last])
-            key_grad[:, :seen].baddbmm_(slope.transpose(1, 2), part, alpha=scale)
+            key_grad[:, :seen].baddbmm_(slope.transpose(1, 2), part, alpha=ctx.scale)
         return (
             query_grad.view(query_shape),
             key_grad.view(key_shape),
             value_grad.view(key_shape),
+            None,
             None,
         )
 
@@ -99,10 +103,13 @@ def _hide(scores: Tensor, mask: Tensor | None, first: int, last: int) -> None:
     scores[..., seen - size :].add_(later.triu(1))
 
 
-def score_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Queries [B, H, T, W], keys and values [B, G, S, W] → softmax(q·kᵀ/√W + mask)·v [B, H, T, W].
+def score_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float = 0.0
+) -> Tensor:
+    """Queries [B, H, T, W], keys and values [B, G, S, W] → softmax(q·kᵀ·scale + mask)·v.
 
-    Causal: query t sees keys up to S − T + t. The mask [B or 1, 1, T, S] hides those and perhaps
-    more; None hides those only.
+    The result is [B, H, T, W]; the scale is 1/√W where none is given. Causal: query t sees keys up
+    to S − T + t. The mask [B or 1, 1, T, S] hides those and perhaps more; None hides those only.
     """
-    return cast(Tensor, _Scores.apply(query, key, value, mask))  # type: ignore[no-untyped-call]
+    scale = scale or query.shape[-1] ** -0.5
+    return cast(Tensor, _Scores.apply(query, key, value, mask, scale))  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellfit.model import float8
 from wellfit.model.attention import Attention, attention_masks
 from wellfit.model.cache import Cache
 from wellfit.model.dropout import Dropout
@@ -106,7 +107,7 @@ class Transformer(nn.Module):
         )
         x = self.embedding(tokens)
         if self.model.scale_embeddings:
-            x = x * math.sqrt(self.model.width)
+            x = x * math.sqrt(self.model.base_width or self.model.width)
         angles = None
         if self.model.position == "learned":
             x = x + self.positions(positions)
@@ -129,7 +130,7 @@ class Transformer(nn.Module):
 
     def token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Features [B, T, D], labels [B, T] → nats [B, T] in float32; 0 where the label is −100."""
-        flat = hidden.reshape(-1, hidden.shape[-1])
+        flat = self._before_output(hidden).reshape(-1, hidden.shape[-1])
         matrix = self._output_matrix()
         losses = linear_cross_entropy(flat, matrix, labels.reshape(-1), self.model.logit_soft_cap)
         return losses.view(labels.shape)
@@ -144,7 +145,7 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Features [B, T, D], labels [B, T] → nats of `token_loss`, and what is added to them."""
         losses, extra = linear_objective(
-            hidden.reshape(-1, hidden.shape[-1]),
+            self._before_output(hidden).reshape(-1, hidden.shape[-1]),
             self._output_matrix(),
             labels.reshape(-1),
             soft_cap=self.model.logit_soft_cap,
@@ -154,7 +155,11 @@ class Transformer(nn.Module):
         return losses.view(labels.shape), extra.view(labels.shape)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Features [..., D] → logits [..., V] in float32: cap·tanh(h·Wᵀ/cap) (arXiv 2408.00118)."""
+        """Features [..., D] → logits [..., V] in float32: cap·tanh(h·Wᵀ/cap) (arXiv 2408.00118).
+
+        With `base_width` h·Wᵀ is multiplied by base_width/D (arXiv 2203.03466, table 8).
+        """
+        hidden = self._before_output(hidden)
         logits = (hidden @ self._output_matrix().to(hidden.dtype).T).float()
         cap = self.model.logit_soft_cap
         return torch.tanh(logits / cap) * cap if cap else logits
@@ -181,6 +186,23 @@ class Transformer(nn.Module):
         loads = [one.load for one in self._mixtures()]
         return torch.stack(loads) if loads else torch.zeros(0, 0, dtype=torch.int64)
 
+    @property
+    def width_ratio(self) -> float:
+        """How many times wider it is than the model whose rates it is trained with."""
+        return self.model.width_ratio
+
+    def use_float8(self) -> int:
+        """Training multiplies the blocks' large matrices in 8 bits from now on; → how many.
+
+        Experts, routers, embedding and head never are, nor is anything in evaluation.
+        """
+        roles, taken = self.roles(), 0
+        for name, part in self.named_modules():
+            if isinstance(part, Linear) and roles.get(f"{name}.weight") == "matrix":
+                part.float8 = float8.pays(*part.weight.shape)
+                taken += part.float8
+        return taken
+
     def roles(self) -> dict[str, Role]:
         """Parameter name → role, in the order of `named_parameters`."""
         return {name: _role(name) for name, _ in self.named_parameters()}
@@ -203,6 +225,15 @@ class Transformer(nn.Module):
     def _mixtures(self) -> list[MixtureOfExperts]:
         parts = (block.feedforward for block in self.blocks)
         return [part for part in parts if isinstance(part, MixtureOfExperts)]
+
+    def _before_output(self, hidden: Tensor) -> Tensor:
+        """Features [..., D] → what the output matrix multiplies: with `base_width` its share of D.
+
+        A sum over D features that agree with the matrix grows as D. Scaled are the D features of a
+        token and not its V logits.
+        """
+        ratio = self.model.width_ratio
+        return hidden if ratio == 1 else hidden * (1 / ratio)
 
     def _output_matrix(self) -> Tensor:
         return self.embedding.weight if self.model.tie_embeddings else self.head.weight

@@ -162,6 +162,7 @@ def uncounted(recipe: Recipe) -> tuple[str, ...]:
         "model.post_norm": model.post_norm,
         "model.attention_soft_cap": model.attention_soft_cap > 0,
         "model.rotary_share": model.rotary_share < 1,
+        "train.precision": train.precision == "fp8",
         "train.activation_checkpointing": train.activation_checkpointing == "selective",
         "train.activation_offload": train.activation_offload,
         "train.optimizer.states": train.optimizer.states != "device",

@@ -88,7 +88,8 @@ def _evaluation(at: Layout) -> int:
     loss.hold("hidden", "activations", features)
     loss_forward(loss, at, fresh=True, trains=False)
     rows = min(ACCURACY_CHUNK, at.tokens)
-    return max(ledger.peak().bytes, loss.peak().bytes, 2 * features + _logits(at, rows))
+    scaled = at.width * at.bytes * rows if at.model.width_ratio != 1 else 0
+    return max(ledger.peak().bytes, loss.peak().bytes, 2 * features + scaled + _logits(at, rows))
 
 
 def _drawing(at: Layout) -> int:

@@ -173,6 +173,8 @@ def loss_forward(ledger: Ledger, at: Layout, fresh: bool, trains: bool = True) -
     at_once = trains and at.device == "cpu"
     if at.casts:
         ledger.hold("head.cast", "casts", at.vocabulary * at.width * at.bytes)
+    if at.model.width_ratio != 1:
+        ledger.hold("output features", "activations", at.tokens * at.width * at.bytes)
     ledger.hold("new losses", "activations", at.tokens * 4)
     if at_once:
         ledger.hold("hidden.grad", "temporaries", at.tokens * at.width * at.bytes)
@@ -231,7 +233,12 @@ def _loss_backward(ledger: Ledger, at: Layout, fresh: bool) -> str:
         ledger.keep("new head.grad", "head.grad", "gradients")
     elif not at.model.tie_embeddings:  # a tied one waits for the embedding's own gradient
         ledger.drop("new head.grad")
-    return "hidden.grad"
+    if at.model.width_ratio == 1:
+        return "hidden.grad"
+    ledger.drop("output features")
+    ledger.hold("features.grad", "temporaries", at.tokens * at.width * at.bytes)
+    ledger.drop("hidden.grad")
+    return "features.grad"
 
 
 def _loss_again(ledger: Ledger, at: Layout) -> None:

@@ -171,17 +171,43 @@ class Model(Section):
         description="Logits pass cap·tanh(logit/cap); 0 leaves them as they are.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of activations dropped in training.")
-    init: Literal["scaled_normal", "zero_projections"] = Field(
+    init: Literal["scaled_normal", "zero_projections", "xavier", "he", "small"] = Field(
         "zero_projections",
         description="`scaled_normal`: GPT-2's 0.02, projections into the residual stream "
         "/√(2·layers); `zero_projections`: variance-preserving, those projections and the head "
-        "start at zero.",
+        "start at zero; `xavier`: by both sides of a matrix; `he`: by its inputs and the "
+        "activation in front; `small`: √(2/(5·width)), those projections 2/(layers·√width).",
+    )
+    base_width: int = Field(
+        0,
+        ge=0,
+        le=65_536,
+        description="The width at which rates and first weights were found: they are carried over "
+        "to `width`, as if `hidden` and heads grew in proportion; 0 takes them as they are.",
+    )
+    base_head_width: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="With base_width: features of a head there, where heads grow wider and not "
+        "more numerous; 0: a head is as wide here.",
     )
 
     @property
     def features_per_head(self) -> int:
         """Features of a head: `head_width` where it is given, else width / heads."""
         return self.head_width or self.width // self.heads
+
+    @property
+    def width_ratio(self) -> float:
+        """How many times wider than `base_width` it is; 1 where nothing is carried over."""
+        return self.width / self.base_width if self.base_width else 1.0
+
+    @property
+    def score_scale(self) -> float:
+        """What attention scores are multiplied by: 1/√W, or √W_base/W (arXiv 2203.03466, 4.1)."""
+        features, base = self.features_per_head, self.base_head_width
+        return float(features**-0.5 if base in (0, features) else base**0.5 / features)
 
     @property
     def rotary_features(self) -> int:
@@ -198,6 +224,27 @@ class Model(Section):
         return bool(self.window) and not (
             self.global_every and (layer + 1) % self.global_every == 0
         )
+
+    @model_validator(mode="after")
+    def _base_is_known(self) -> Model:
+        if self.base_head_width and not self.base_width:
+            raise ValueError(
+                f"base_head_width {self.base_head_width} is that of a model of base_width, which "
+                "is not given; set base_width, or leave base_head_width out"
+            )
+        if (
+            self.base_width
+            and not self.base_head_width
+            and self.heads * self.base_width % self.width
+        ):
+            there = self.heads * self.base_width / self.width
+            wide = self.features_per_head * self.base_width / self.width
+            raise ValueError(
+                f"heads {self.heads} at width {self.width} are {there:.3g} heads at base_width "
+                f"{self.base_width}; choose heads in proportion to the width, or where heads grow "
+                f"wider and not more numerous, set base_head_width {max(1, round(wide))}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Model:

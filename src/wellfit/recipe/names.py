@@ -105,6 +105,8 @@ _VALUES = {
     "linear_with_warmup": "linear", "txt": "text", "md": "markdown", "json": "jsonl",
     "ndjson": "jsonl", "pq": "parquet", "python": "code", "source": "code",
     "gpt2": "scaled_normal", "normal": "scaled_normal", "zero_init": "zero_projections",
+    "glorot": "xavier", "glorot_normal": "xavier", "xavier_normal": "xavier", "kaiming": "he",
+    "kaiming_normal": "he", "he_normal": "he", "small_init": "small", "wang_init": "small",
     "tiny": "nano", "medium": "base", "large": "1b", "xl": "3b",
 }  # fmt: skip
 
@@ -176,6 +178,10 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("model.dropout", (HF, TORCHTUNE), "attn_dropout attention_dropout hidden_dropout resid_pdrop "
      "embd_pdrop attn_pdrop dropout_p resid_dropout", "one share for all places"),
     ("model.init", (HF,), "initializer_range init_std init_method", "a scheme, not a number"),
+    ("model.base_width", (HF,), "mup_base_width mup_base_dim base_d_model d_model_base "
+     "dim_model_base mup_base_shapes mup base_dim", "a width; the rest of the base model is in "
+     "proportion"),
+    ("model.base_head_width", (), "d_head_base base_d_head base_head_dim", ""),
     ("model.size", (), "model_size", ""),
     ("model.preset", (NANOGPT, HF, LITGPT), "model_name model_type base_model model_name_or_path "
      "pretrained_model_name_or_path", "a published shape, without its weights"),

@@ -125,3 +125,13 @@ class Recipe(Section):
                 f"try {max(1, round(batch / context)) * context}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _rates_carry_over(self) -> Recipe:
+        optimizer = self.train.optimizer
+        if self.model.base_width and isinstance(optimizer, Adafactor) and optimizer.scale_by_size:
+            raise ValueError(
+                "train.optimizer.scale_by_size measures steps by each tensor's own weights, and no "
+                "rule carries such a rate over from model.base_width; try scale_by_size false"
+            )
+        return self

@@ -71,7 +71,8 @@ def fill(raw: Mapping[str, Any]) -> Filled:
     width = _whole(model, "width") or dial.width
     context = _whole(model, "context") or dial.context
     filled |= _batch(train, dial, context)
-    filled |= optimizer_rates(_section(train, "optimizer"), width, long=size in _LARGE)
+    found_at = _whole(model, "base_width") or width
+    filled |= optimizer_rates(_section(train, "optimizer"), found_at, long=size in _LARGE)
     filled |= schedule_shape(_section(train, "schedule"), dial.decay_share)
     return filled
 

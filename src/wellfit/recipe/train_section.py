@@ -112,7 +112,7 @@ class Train(Section):
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16", "fp8"] = Field(
         "auto",
         description="Arithmetic of the matrices; `auto` takes bf16 where the device multiplies it "
-        "natively.",
+        "natively; `fp8`: the blocks' large matrices in 8 bits, all else in bf16.",
     )
     activation_checkpointing: Literal["none", "selective", "full"] = Field(
         "none",

@@ -24,9 +24,10 @@ def calibrate(recipe: Recipe, vocabulary_size: int, corpus: Corpus | None) -> fl
     import torch
 
     from wellfit.run.parts import first_model, training_batches
-    from wellfit.training import optimizers, precision
+    from wellfit.training import precision
     from wellfit.training.allocator import keep_freed_memory
     from wellfit.training.budget import seconds_per_step
+    from wellfit.training.start import built, compute_in
     from wellfit.training.stepper import Stepper
     from wellfit.training.threads import threads
 
@@ -35,10 +36,10 @@ def calibrate(recipe: Recipe, vocabulary_size: int, corpus: Corpus | None) -> fl
     with threads(recipe.train.threads):
         keep_freed_memory()
         model = first_model(recipe, vocabulary_size)
-        model.compute_dtype = precision.compute_dtype(how.name)
+        compute_in(model, how.name)
         model.to(device).train()
         parameters = dict(model.named_parameters())
-        optimizer = optimizers.build(recipe.train.optimizer, parameters, model.roles())
+        optimizer = built(recipe.train.optimizer, model)
         optimizer.set_share(1.0)
         real = training_batches(recipe, corpus) if corpus else None
         numbers = count(1)

@@ -7,7 +7,7 @@ import platform
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from wellfit.errors import DataError, WellfitError
 from wellfit.plan.devices import Machine, gpu, reported
@@ -109,7 +109,7 @@ def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> P
     return plan(
         recipe,
         machine,
-        "bf16" if how.name == "bf16" else "fp32",
+        cast("Precision", how.name),
         vocabulary_size=corpus.vocabulary_size,
         vocabulary_origin="its corpus",
         counts=counts_of(corpus),

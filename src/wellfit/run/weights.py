@@ -131,7 +131,9 @@ def open_run(run: Path, which: str = "") -> Trained:
     corpus = open_corpus(run)
     model = empty_model(recipe, corpus.vocabulary_size)
     take_weights(model, path)
-    where, how = choose(recipe.train.device, recipe.train.precision)
+    # What was trained in fp8 is scored in bf16, as it was between its steps, on any device.
+    wanted = "bf16" if recipe.train.precision == "fp8" else recipe.train.precision
+    where, how = choose(recipe.train.device, wanted)
     model.to(torch.device(where.name))
     model.compute_dtype = compute_dtype(how.name)
     model.eval()

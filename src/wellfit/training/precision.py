@@ -77,9 +77,9 @@ def choose_precision(
             where="train.precision=tf32",
             way_out="Set train.precision=auto, or fp32 for the whole float32.",
         )
-    if wanted == "fp8":
+    if wanted == "fp8" and (device != "cuda" or capability < (8, 9)):
         raise RunError(
-            "training in fp8 is not there yet, on any device",
+            f"{here} does not multiply fp8: NVIDIA GPUs do from compute capability 8.9 on",
             where="train.precision=fp8",
             way_out="Set train.precision=auto, which takes bf16 where the device multiplies it.",
         )
@@ -98,14 +98,20 @@ def choose(device: str, precision: str) -> tuple[Choice, Choice]:
         device, cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available()
     )
     capability = torch.cuda.get_device_capability() if where.name == "cuda" else (0, 0)
+    if precision == "fp8" and where.name == "cuda" and torch.version.hip:
+        raise RunError(
+            "AMD GPUs have other 8-bit formats, which are not covered yet",
+            where="train.precision=fp8",
+            way_out="Set train.precision=auto, which takes bf16 where the device multiplies it.",
+        )
     how = choose_precision(precision, where.name, cpu_flags=cpu_flags(), capability=capability)
     return where, how
 
 
 def compute_dtype(precision: str) -> torch.dtype:
-    """`fp32`, `tf32`, `bf16` or `fp16` in, the torch type of the activations out.
+    """The name of a precision in, the torch type of the activations out.
 
-    Weights stay float32 in all of them.
+    Weights stay float32 in all of them. In fp8 all but the products of large matrices is bf16.
     """
     import torch
 
@@ -114,6 +120,7 @@ def compute_dtype(precision: str) -> torch.dtype:
         "tf32": torch.float32,
         "bf16": torch.bfloat16,
         "fp16": torch.float16,
+        "fp8": torch.bfloat16,
     }[precision]
 
 

@@ -121,7 +121,7 @@ def prepare(
 
     where, how = precision.choose(section.device, section.precision)
     device = torch.device(where.name)
-    model.compute_dtype = precision.compute_dtype(how.name)
+    float8_matrices = compute_in(model, how.name)
     recompute_as(model, section.activation_checkpointing)
     if isinstance(model, torch.nn.Module):
         model.to(device)
@@ -140,10 +140,11 @@ def prepare(
         "parameters": sum(parameter.numel() for parameter in parameters.values()),
         "optimizer": section.optimizer.kind,
         "clip_norm": section.clip_norm,
+        "float8_matrices": float8_matrices,
         "keeps_freed_memory": keep_freed_memory(),
         "evaluated_weights": "average" if section.ema_decay else "weights",
     }
-    made = optimizers.build(section.optimizer, parameters, model.roles())
+    made = built(section.optimizer, model)
     average = Average(parameters, section.ema_decay) if section.ema_decay else None
     stepper = Stepper(
         section,
@@ -168,6 +169,36 @@ def prepare(
         stepper,
         average,
     )
+
+
+def compute_in(model: LanguageModel, name: str) -> int:
+    """A model and the name of a precision in; the model keeps to it; its 8-bit matrices out.
+
+    Raises RunError where the precision is fp8 and nothing of the model is multiplied in it.
+    """
+    model.compute_dtype = precision.compute_dtype(name)
+    if name != "fp8":
+        return 0
+    taken: int = model.use_float8() if hasattr(model, "use_float8") else 0
+    if not taken:
+        raise RunError(
+            "no matrix of the model's blocks is large enough to gain from fp8: sides are multiples "
+            "of 16, with more than 1,024 inputs or more than 4,096 outputs",
+            where="train.precision=fp8",
+            way_out="Set train.precision=bf16.",
+        )
+    return taken
+
+
+def built(settings: schema.Optimizer, model: LanguageModel) -> optimizers.Optimizers:
+    """An optimizer's settings and a model on its device in; the optimizer around it out.
+
+    Rates are carried over to the model's width where it knows how many times wider than the one
+    they were found at it is (`width_ratio`).
+    """
+    factors = optimizers.width_factors(settings, model.roles(), getattr(model, "width_ratio", 1.0))
+    parameters = dict(model.named_parameters())
+    return optimizers.build(settings, parameters, model.roles(), factors=factors)
 
 
 def recompute_as(model: LanguageModel, wanted: str) -> None:

@@ -37,7 +37,10 @@ def build(
 
     Matrices and the head decay; embeddings, positions, norms and biases do not, unless
     `settings.groups` says so. `factors` multiply the peak rate of single parameters; 1 where
-    they are silent. Raises RunError where moments cannot live where the settings want them.
+    they are silent. What a step takes off a weight, rate · decay, stays as it is: rates that carry
+    over to another width ask for it (arXiv 2405.13698, 2510.19093).
+
+    Raises RunError where moments cannot live where the settings want them.
     """
     assert set(parameters) == set(roles), "every parameter has a role"
     alike: dict[tuple[bool, float, float], dict[str, Parameter]] = {}
@@ -51,7 +54,8 @@ def build(
         if own is not None:
             peak *= own.rate
             decay = decay if own.weight_decay is None else own.weight_decay
-        peak *= (factors or {}).get(name, 1.0)
+        factor = (factors or {}).get(name, 1.0)
+        peak, decay = peak * factor, decay / factor if factor else 0.0
         alike.setdefault((by_muon, peak, decay), {})[name] = parameter
     groups = tuple(
         Group(MUON if by_muon else METHODS[settings.kind], settings, peak, decay, tuple(_runs(own)))
