@@ -36,7 +36,9 @@ def calibrate(recipe: Recipe, vocabulary_size: int, corpus: Corpus | None) -> fl
         keep_freed_memory()
         model = first_model(recipe, vocabulary_size)
         model.compute_dtype = precision.compute_dtype(how.name)
-        model.to(device).train()
+        if isinstance(model, torch.nn.Module):
+            model.to(device)
+        model.train()
         parameters = dict(model.named_parameters())
         optimizer = optimizers.build(recipe.train.optimizer, parameters, model.roles())
         optimizer.set_share(1.0)
