@@ -151,7 +151,7 @@ def _fault(
             f"{path}{_shown(values, place)}: not how a function is named; "
             "write `name` or `{name: {argument: value}}`",
         )
-    if kind == "missing":
+    if kind == "missing" and _value_at(values, place) is None:
         return Fault(
             origin, f"{path} is missing: {setting.sentence} Give {_article(setting, values)}"
         )

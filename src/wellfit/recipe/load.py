@@ -4,7 +4,8 @@
 
 A later layer wins, value by value; lists are replaced whole. Two sections start afresh instead
 of being mixed: `train.budget`, since exactly one budget counts, and `train.optimizer` when its
-`kind` changes, since one optimizer's rates mean nothing to another.
+`kind` changes, since one optimizer's rates mean nothing to another. A function that is named, such
+as `model.module`, is one value with its arguments.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from wellfit.errors import RecipeError
 from wellfit.recipe.callables import call_faults
-from wellfit.recipe.faults import Fault, Origin, Origins, fill_in, nearest, validate
+from wellfit.recipe.faults import CALLS, Fault, Origin, Origins, fill_in, nearest, validate
 from wellfit.recipe.instead import idle_faults
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.settings import leaves, setting_at
@@ -264,7 +265,8 @@ class _Layers:
 
 
 def _starts_afresh(place: Place, low: Mapping[str, Any], high: Mapping[str, Any]) -> bool:
-    if place == ("train", "budget"):
+    # A call is one value: arguments of another function mean nothing to this one.
+    if place == ("train", "budget") or place in CALLS:
         return True
     return (
         place == ("train", "optimizer")

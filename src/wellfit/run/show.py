@@ -234,8 +234,12 @@ def place_lines(place: Place) -> str:
             else " (the file spells these bytes differently: cleaning, an escape or its encoding)"
         )
         lines.append(f"  bytes {place.start_byte}–{place.end_byte}{kind}")
-    lines.append(f"  token {place.token} {place.text.decode(errors='replace')!r}")
+    said = f" {place.text.decode(errors='replace')!r}"
+    if place.read_text is None and not place.text:  # of tokens made elsewhere nobody knows it
+        said = ""
+    lines.append(f"  token {place.token}{said}")
     marked = f"{place.before}⟦{place.clean_text}⟧{place.after}"
-    lines += ["  │ " + printable(line) for line in marked.splitlines()]
+    if said:
+        lines += ["  │ " + printable(line) for line in marked.splitlines()]
     lines.append(f"  document {place.document} of {place.source}")
     return "\n".join(lines)

@@ -173,7 +173,7 @@ def _called(loss: OwnLoss, name: str, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _first(values: Tensor) -> float:
-    return float(values[~values.isfinite()][0])
+    return float(values.detach()[~values.isfinite()][0])
 
 
 def _refused(what: str, way_out: str) -> RunError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,10 +63,12 @@ def _files(named: str, split: str) -> list[Path]:
         return [path]
     if path.is_dir():
         return _of_folder(path, where)
-    found = sorted(Path(one) for one in glob.glob(str(path)) if Path(one).is_file())
-    if found:
-        return found
-    is_glob = glob.has_magic(named)
+    is_glob = any(sign in named for sign in "*?[")
+    if is_glob:
+        pattern = path.relative_to(path.anchor).as_posix()
+        found = sorted(one for one in Path(path.anchor).glob(pattern) if one.is_file())
+        if found:
+            return found
     raise DataError(
         "no file fits this pattern" if is_glob else "there is no such file or folder",
         where=where,
