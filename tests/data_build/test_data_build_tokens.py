@@ -251,7 +251,8 @@ def test_a_separator_beside_that_of_the_tokenizer_is_heeded(tmp_path: Path) -> N
 BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str, str]] = {
     "id": (
         lambda p: np.array([1, 2, SEPARATOR, 100, 3], "<u2").tofile(p / "x.bin"), {},
-        r"token 3 \(byte 6\) is the id 100, and the vocabulary has 100 entries", "data.tokens.dtype",
+        r"token 3 \(byte 6\) is the id 100, and the vocabulary has 100 entries",
+        "data.tokens.dtype",
     ),
     "negative id": (
         lambda p: np.save(p / "x.npy", np.array([1, SEPARATOR, -1], np.int32)), {},
@@ -298,7 +299,9 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str, str]] = {
                    (p / "x.npy").write_bytes((p / "x.npy").read_bytes()[:-8])), {},
         "ends before its 9 tokens do", "write it again",
     ),
-    "no npy": (lambda p: (p / "x.npy").write_bytes(b"none"), {}, "no .npy that can be read", "save"),
+    "no npy": (
+        lambda p: (p / "x.npy").write_bytes(b"none"), {}, "no .npy that can be read", "save",
+    ),
     "separator absent": (
         lambda p: np.array([1, 2, 3], "<u2").tofile(p / "x.bin"), {},
         "the separator 99 stands nowhere in 1 file of train", "data.tokens.separator",

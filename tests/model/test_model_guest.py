@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from wellfit.errors import RunError
 from wellfit.generation.generate import generate
@@ -66,8 +66,8 @@ def test_the_loss_from_logits_is_that_of_autograd(
     one, two = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     losses, extra = logits_objective(one, labels, label_smoothing=smoothing, z_loss=z_loss)
     ((losses + extra) * weights).sum().backward()
-    plain = F.cross_entropy(two, labels, reduction="none")
-    whole = F.cross_entropy(two, labels, reduction="none", label_smoothing=smoothing)
+    plain = cross_entropy(two, labels, reduction="none")
+    whole = cross_entropy(two, labels, reduction="none", label_smoothing=smoothing)
     whole = whole + z_loss * two.logsumexp(1).square() * (labels >= 0)
     (whole * weights).sum().backward()
     torch.testing.assert_close(losses, plain.detach(), rtol=1e-12, atol=1e-12)
@@ -248,8 +248,8 @@ def test_a_function_that_gives_no_module_is_named() -> None:
     def fails(model: object, size: int) -> nn.Module:
         raise KeyError("width")
 
-    with pytest.raises(RunError, match="my:fails raised KeyError: 'width'") as refused:
+    with pytest.raises(RunError, match=r"my:fails raised KeyError: 'width'") as refused:
         made(fails, "my:fails", None, V)
     refused.match("called as function")
-    with pytest.raises(RunError, match="my:number gave a int, not a torch.nn.Module"):
+    with pytest.raises(RunError, match=r"my:number gave a int, not a torch.nn.Module"):
         made(lambda model, size: 3, "my:number", None, V)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from run_guests import SHAPE, guest_recipe, write_tokens
 from run_kills import WELLFIT, finish, kill_at
+from torch.nn.functional import cross_entropy
 
 import wellfit
 from wellfit.data.build import build_corpus
@@ -100,7 +100,7 @@ def test_gpt2_trains_as_in_a_plain_loop(home: Path, tmp_path: Path) -> None:
     for step in range(1, 21):
         batch = batches.batch(step)
         logits = model(torch.from_numpy(batch.tokens)).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.labels).flatten())
+        loss = cross_entropy(logits.flatten(0, 1), torch.from_numpy(batch.labels).flatten())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.train.clip_norm)
@@ -182,7 +182,7 @@ def test_an_own_loss_is_minimised_and_the_nats_are_reported(home: Path, tmp_path
 def test_every_command_takes_a_guest(
     home: Path, tmp_path: Path, inside: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """check, plan, train, evaluate, generate, report, locate and lr-find, as a new user has them."""
+    """check, plan, train, evaluate, generate, the page, locate and lr-find, as a user has them."""
     recipe = recipe_of(home, {"run_guests:Recurrent": {"dropout": 0.1}}, document_mask=False)
     (tmp_path / "recipe.yaml").write_text(recipe_text(recipe))
     checked = inside(tmp_path, "check", "recipe.yaml")
@@ -232,7 +232,7 @@ def test_what_a_recipe_may_not_say_beside_a_guest(home: Path, tmp_path: Path) ->
         run(recipe_of(home, "run_guests:Recurrent"), tmp_path / "masked")
     short = {"document_mask": False, "budget": {"steps": 1}}
     run(recipe_of(home, "run_guests:Recurrent", **short), tmp_path / "run")
-    with pytest.raises(WellfitError, match="model.module was .*Recurrent.* and is .*Leaky"):
+    with pytest.raises(WellfitError, match=r"model.module was .*Recurrent.* and is .*Leaky"):
         run(recipe_of(home, "run_guests:Leaky", **short), tmp_path / "run", resume=True)
 
 

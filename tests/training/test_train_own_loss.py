@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from wellfit.data.batches import Batch
 from wellfit.errors import RecipeError, RunError
@@ -76,7 +76,7 @@ def test_the_gradient_is_that_of_plain_autograd(
         torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-4, atol=1e-7)
     # Reported is the cross-entropy, to the bit that of a training without an own loss.
     assert loss == stepped(Objective(), micro_batch)[0]
-    nats = F.cross_entropy(logits[kept], labels[kept]).detach()
+    nats = cross_entropy(logits[kept], labels[kept]).detach()
     assert loss == pytest.approx(float(nats), rel=1e-5)
 
 
@@ -84,7 +84,7 @@ def test_the_cross_entropy_as_an_own_loss_changes_nothing() -> None:
     """Breaks when the own loss is weighed otherwise than the built-in one."""
 
     def nats(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, reduction="none")
+        return cross_entropy(logits, labels, reduction="none")
 
     plain, own = stepped(Objective(), 2)[1], stepped(Objective(loss=nats), 2)[1]
     for name, grad in plain.items():
@@ -118,7 +118,7 @@ def test_logits_are_never_there_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def whole_mean(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits, labels)
+    return cross_entropy(logits, labels)
 
 
 def not_finite(logits: Tensor, labels: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def whole_numbers(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def normalised(logits: Tensor, labels: Tensor) -> Tensor:
-    nats = F.cross_entropy(logits, labels, reduction="none")
+    nats = cross_entropy(logits, labels, reduction="none")
     return nats / nats.mean()
 
 
@@ -195,7 +195,7 @@ def test_a_sound_loss_passes_and_its_version_follows_its_arguments() -> None:
     assert function is not None
     logits, labels = torch.randn(4, V), torch.arange(4)
     torch.testing.assert_close(
-        function(logits, labels), F.cross_entropy(logits, labels, reduction="none")
+        function(logits, labels), cross_entropy(logits, labels, reduction="none")
     )
     with pytest.raises(RecipeError, match="gama is not an argument; did you mean gamma"):
         own_loss.resolved(Call(name="test_train_own_loss:focal", arguments={"gama": 1}))

@@ -183,8 +183,8 @@ class Train(Section):
         beside = [name for name in ("label_smoothing", "z_loss") if getattr(self, name)]
         if self.loss is not None and beside:
             raise ValueError(
-                f"{' and '.join(beside)} would do nothing beside loss {self.loss.name}, which takes "
-                "the place of the cross-entropy; put it into that function, or leave it 0"
+                f"{' and '.join(beside)} would do nothing beside loss {self.loss.name}, which "
+                "takes the place of the cross-entropy; put it into that function, or leave it 0"
             )
         return self
 
