@@ -18,6 +18,7 @@ from wellfit.data.build import build_corpus
 from wellfit.data.corpus import Corpus
 from wellfit.data.locate import locate
 from wellfit.data.pretokenized.documents import share_of
+from wellfit.data.pretokenized.table import of_batch
 from wellfit.data.tokens import tokenizer
 from wellfit.errors import DataError
 from wellfit.recipe.schema import Data, Tokens
@@ -113,8 +114,8 @@ writes("saved")(lambda path: write_saved(path, DOCUMENTS))
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_format_gives_the_same_documents(name: str, tmp_path: Path) -> None:
-    """Breaks when a header is read as tokens, list offsets are taken for those of the first batch,
-    rows are sorted by file name, or an empty row becomes a document."""
+    """Breaks when a header is read as tokens, the files of a folder are sorted by name, or an empty
+    row becomes a document."""
     corpus = build(tmp_path / "corpus", section(WRITERS[name](tmp_path)))
     assert texts(corpus) == DOCUMENTS
     assert (corpus.vocabulary_size, corpus.separator, corpus.has_tokenizer) == (100, 99, False)
@@ -122,10 +123,21 @@ def test_every_format_gives_the_same_documents(name: str, tmp_path: Path) -> Non
     corpus.verify()
 
 
+def test_rows_that_come_in_several_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks when the offsets of a batch are taken for those of the whole column."""
+    monkeypatch.setattr("wellfit.data.pretokenized.table.ROWS", 2)
+    corpus = build(tmp_path / "corpus", section(WRITERS["rows.parquet"](tmp_path)))
+    assert texts(corpus) == DOCUMENTS
+    assert corpus.documents("train").id.tolist() == [f"0:{row}:0" for row in range(5)]
+    part = pa.array(DOCUMENTS, pa.list_(pa.int32()))[2:]
+    found = [(row, ids.tolist()) for row, ids in of_batch(tmp_path, part, "input_ids", 2)]
+    assert found == [(2, DOCUMENTS[2]), (3, DOCUMENTS[3]), (4, DOCUMENTS[4])]
+
+
 def test_a_document_goes_on_in_the_next_file_and_over_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Breaks when a file's or a block's end ends the document."""
+    """Breaks when the end of a block ends the document."""
     monkeypatch.setattr("wellfit.data.pretokenized.flat.BLOCK", 3)
     for number, cut in enumerate((slice(0, 7), slice(7, 9), slice(9, None))):
         np.array(STREAM[cut], "<u2").tofile(tmp_path / f"part-{number}.bin")
@@ -137,7 +149,7 @@ def test_a_document_goes_on_in_the_next_file_and_over_blocks(
 
 
 def test_located_tokens_stand_where_they_are_said_to(tmp_path: Path) -> None:
-    """Breaks when the bytes of the header, or the separator before a document, are not counted."""
+    """Breaks when the separator before a document is not counted."""
     for name in ("headed.bin", "long.npy", "begin.bin"):
         file = WRITERS[name](tmp_path)
         corpus = build(tmp_path / f"of-{name}", section(file))
@@ -171,12 +183,12 @@ def test_same_bytes_again_and_nothing_is_built_twice(tmp_path: Path) -> None:
     before = index.stat().st_mtime_ns
     assert build(tmp_path / "one", section(file)).digest == one.digest
     assert index.stat().st_mtime_ns == before
-    np.array([3, SEPARATOR], "<u2").tofile(file)
-    assert texts(build(tmp_path / "one", section(file))) == [[3]]
+    np.array([*STREAM[:-2], 3, SEPARATOR], "<u2").tofile(file)  # as long as before
+    assert texts(build(tmp_path / "one", section(file)))[-1] == [98, 0, 3]
 
 
 def test_splits_by_files_and_by_the_hash_of_whole_documents(tmp_path: Path) -> None:
-    """Breaks when the share is taken from the order of documents, or the hash from its place."""
+    """Breaks when the hash is of anything but the ids."""
     draw = np.random.default_rng(0)
     many = [draw.integers(0, 99, draw.integers(3, 9)).tolist() for _ in range(400)]
     for name, order in (("one", many), ("two", many[::-1])):
@@ -197,7 +209,7 @@ def test_splits_by_files_and_by_the_hash_of_whole_documents(tmp_path: Path) -> N
 def test_an_exported_corpus_gives_the_same_rows(tmp_path: Path) -> None:
     """The shards of a corpus are such `.bin` files: read back, every row of every split is equal.
 
-    Breaks when a separator is lost or doubled."""
+    Breaks when a document loses its first token."""
     (tmp_path / "texts").mkdir()
     for number in range(40):
         words = " ".join(f"{number * i % 17} words of {i}" for i in range(40))
@@ -341,7 +353,7 @@ BAD: dict[str, tuple[Callable[[Path], object], dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_what_cannot_be_trained_on_is_refused_with_the_way_out(name: str, tmp_path: Path) -> None:
-    """Breaks, each case alone, when its check is left out."""
+    """Breaks when a check is left out; tried: ids, separator, four bytes, null rows, null ids."""
     write, more, what, way_out = BAD[name]
     write(tmp_path)
     (file,) = tmp_path.iterdir()
@@ -354,7 +366,7 @@ def test_what_cannot_be_trained_on_is_refused_with_the_way_out(name: str, tmp_pa
 
 
 def test_paths_that_lead_nowhere_or_twice(tmp_path: Path) -> None:
-    """Breaks when a missing file is passed over, or validation may be a file of train."""
+    """Breaks when validation may be a file of train."""
     file = WRITERS["end.bin"](tmp_path)
     corpus = tmp_path / "corpus"
     cases: list[tuple[Data, str]] = [

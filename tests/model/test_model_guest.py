@@ -79,7 +79,7 @@ def test_the_loss_from_logits_is_that_of_autograd(
 
 
 def test_roles_are_guessed_and_tied_weights_come_once() -> None:
-    """Breaks when the head is taken for a matrix, or positions for the embedding."""
+    """Breaks when the head is taken for a matrix, or positions for the embedding (both tried)."""
     model = guest()
     assert model.roles() == {
         "embed.weight": "embedding",
@@ -127,7 +127,7 @@ def test_dropout_is_a_function_of_its_key_and_of_nothing_else() -> None:
 
 
 def test_what_a_document_mask_shows() -> None:
-    """Breaks when later tokens, or those of another document, are shown."""
+    """Breaks when later tokens are shown."""
     mask = document_mask(torch.tensor([[0, 0, 1]]), torch.float32)
     assert mask.shape == (1, 1, 3, 3)
     assert (mask[0, 0] == 0).tolist() == [[True, False, False], [True, True, False],
@@ -135,7 +135,7 @@ def test_what_a_document_mask_shows() -> None:
 
 
 def test_forward_gets_what_its_parameters_are_called() -> None:
-    """Breaks when positions are dropped, or a name that it does not take is passed."""
+    """Breaks when positions are dropped."""
     got: dict[str, Any] = {}
 
     class Named(Plain):
@@ -160,7 +160,7 @@ def test_forward_gets_what_its_parameters_are_called() -> None:
 
 
 def test_sixteen_bits_come_from_autocast_and_weights_stay() -> None:
-    """Breaks when autocast is not entered, or weights are cast."""
+    """Breaks when autocast is not entered."""
     model = guest()
     model.compute_dtype = torch.bfloat16
     hidden = model.hidden(some())
@@ -232,7 +232,7 @@ UNFIT: dict[str, tuple[Callable[[], nn.Module], bool, str, str]] = {
 
 @pytest.mark.parametrize("name", UNFIT)
 def test_what_would_not_train_as_it_should_is_refused(name: str) -> None:
-    """Breaks, each case alone, when its check is left out."""
+    """Breaks when a check is left out; tried with those of types, masks and buffers."""
     make, masked, what, way_out = UNFIT[name]
     model = guest(make())
     state = {key: value.clone() for key, value in model.state_dict().items()}
@@ -243,8 +243,6 @@ def test_what_would_not_train_as_it_should_is_refused(name: str) -> None:
 
 
 def test_a_function_that_gives_no_module_is_named() -> None:
-    """Breaks when what it raised is not told."""
-
     def fails(model: object, size: int) -> nn.Module:
         raise KeyError("width")
 

@@ -80,8 +80,7 @@ def digest(folder: Path) -> str:
 def test_gpt2_trains_as_in_a_plain_loop(home: Path, tmp_path: Path) -> None:
     """transformers' GPT-2, twenty steps of torch's AdamW over the same rows, without chunks.
 
-    Breaks tried: the loss divided by the tokens of a micro-batch; biases decayed; weights drawn
-    without the seed."""
+    Breaks tried: the mean taken over each micro-batch; weights drawn without the seed."""
     recipe = recipe_of(home, GPT2, document_mask=False)
     losses = losses_of(trained(recipe, tmp_path / "run")[0])
     corpus = build_corpus(recipe.data, name="guest", folder=home / "corpus")
@@ -111,7 +110,7 @@ def test_gpt2_trains_as_in_a_plain_loop(home: Path, tmp_path: Path) -> None:
 
 
 def test_gpt2_with_dropout_and_a_mask_resumes_bit_for_bit(home: Path, tmp_path: Path) -> None:
-    """Breaks when dropout depends on what was drawn before, or documents are not passed on."""
+    """Breaks when dropout is drawn from the caller's seed, or documents are not passed on."""
     recipe = recipe_of(home, {"run_guests:gpt2": {"dropout": 0.2}})
     torch.manual_seed(1)
     records, whole = trained(recipe, tmp_path / "run")
@@ -159,7 +158,7 @@ def test_a_guest_that_sees_too_much_is_caught_before_the_first_step(
 
 
 def test_an_own_loss_is_minimised_and_the_nats_are_reported(home: Path, tmp_path: Path) -> None:
-    """Breaks when the own loss is reported, or is not what is minimised."""
+    """The steps, a resume in the middle, and what a resume with another argument says."""
     plain = losses_of(trained(recipe_of(home, "run_guests:ours"), tmp_path / "plain")[0])
     loss = {"run_guests:focal": {"gamma": 0.0}}
     recipe = recipe_of(home, "run_guests:ours", loss=loss)
@@ -215,7 +214,7 @@ def test_every_command_takes_a_guest(
 
 
 def test_what_a_recipe_may_not_say_beside_a_guest(home: Path, tmp_path: Path) -> None:
-    """Breaks when settings without effect are taken, or another function goes on with weights."""
+    """Breaks when settings without effect are taken."""
     with pytest.raises(RecipeError) as refused:
         recipe_of(home, "run_guests:Recurrent", "model.layers=3", "model.dropout=0.1",
                   "data.clean=[]", "train.loss=run_guests:focal", "train.z_loss=0.1")  # fmt: skip
@@ -254,7 +253,7 @@ def test_killed_and_resumed_by_the_command(
 ) -> None:
     """`kill -9` in the middle, then `--resume`: the weights of the undisturbed training.
 
-    Breaks when dropout is drawn from a generator that goes on."""
+    The same in process, and the breaks that were tried, stand above."""
     paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     module = {"run_guests:Recurrent": {"dropout": 0.3}}

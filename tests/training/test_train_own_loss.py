@@ -81,7 +81,7 @@ def test_the_gradient_is_that_of_plain_autograd(
 
 
 def test_the_cross_entropy_as_an_own_loss_changes_nothing() -> None:
-    """Breaks when the own loss is weighed otherwise than the built-in one."""
+    """The same gradient as the built-in loss, up to rounding."""
 
     def nats(logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(logits, labels, reduction="none")
@@ -174,7 +174,7 @@ FAULTS: dict[Callable[..., Any], tuple[str, str]] = {
 def test_a_loss_that_would_not_do_is_refused_before_the_first_step(
     fault: Callable[..., Any],
 ) -> None:
-    """Breaks, each case alone, when its check is left out."""
+    """Breaks when a check is left out; tried: finite, repeated, alone, gradient."""
     what, way_out = FAULTS[fault]
     model = small()
     with pytest.raises(RunError, match=f"{fault.__name__} {what}") as refused:
@@ -184,7 +184,7 @@ def test_a_loss_that_would_not_do_is_refused_before_the_first_step(
 
 
 def test_a_sound_loss_passes_and_its_version_follows_its_arguments() -> None:
-    """Breaks when the arguments do not reach the function, or stay out of the version."""
+    """Arguments reach the function and its version; a wrong one is named."""
     calls = [
         Call(name="test_train_own_loss:focal", arguments={"gamma": gamma}) for gamma in (0.0, 3.0)
     ]

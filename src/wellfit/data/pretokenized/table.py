@@ -28,7 +28,7 @@ def rows(path: Path, kind: str, column: str) -> Iterator[tuple[int, NDArray[np.i
     number = 0
     try:
         for batch in _batches(path, kind, column):
-            yield from _of_batch(path, batch.column(column), column, number)
+            yield from of_batch(path, batch.column(column), column, number)
             number += batch.num_rows
     except (pa.ArrowException, OSError) as fault:
         raise DataError(
@@ -86,9 +86,10 @@ def _refuse_column(path: Path, schema: Any, column: str) -> None:
         )
 
 
-def _of_batch(
+def of_batch(
     path: Path, lists: Any, column: str, first: int
 ) -> Iterator[tuple[int, NDArray[np.integer[Any]]]]:
+    """A file, lists of one of its batches, their column and first row → (row, its ids)."""
     import pyarrow as pa
 
     if lists.null_count:
