@@ -104,16 +104,18 @@ class Evaluated:
     loss: float
     loss_se: float
     perplexity: float
-    bits_per_byte: float
-    bits_per_byte_se: float
+    bits_per_byte: float | None
+    """None where the bytes behind the tokens are unknown: tokens made elsewhere, no tokenizer."""
+    bits_per_byte_se: float | None
     accuracy: float
     """Share of tokens whose most probable prediction is right."""
     accuracy_se: float
     tokens: int
     bytes: int
+    """0 where they are unknown; `bits_per_byte` is then None."""
     documents: int
     seconds: float
-    by_domain: dict[str, dict[str, float]] = field(default_factory=dict)
+    by_domain: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """domain → {loss, bits_per_byte, accuracy, tokens, bytes}"""
 
 

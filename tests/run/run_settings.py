@@ -16,10 +16,9 @@ from wellfit.data.batches import Batches
 from wellfit.data.build import build_corpus
 from wellfit.data.corpus import Corpus
 from wellfit.errors import WellfitError
-from wellfit.model.init import initialise
-from wellfit.model.transformer import Transformer
 from wellfit.recipe.schema import Data, Recipe
 from wellfit.records import Evaluated, Event, Proof, Record, Sampled, Saved, Step
+from wellfit.run.parts import first_model
 from wellfit.run.probes import evaluator, sampler
 from wellfit.run.weights import choose_checkpoint
 from wellfit.training.checkpoint import latest, read_state
@@ -107,8 +106,7 @@ def observe_corpus(data: Data, folder: Path) -> dict[str, Any]:
 def observe_training(recipe: Recipe, corpus: Corpus, folder: Path) -> dict[str, Any]:
     """A recipe and a corpus → weights, losses, rates, and all else that the training shows."""
     rows = recipe.train.batch_tokens // recipe.model.context
-    model = Transformer(recipe.model, corpus.vocabulary_size)
-    initialise(model, recipe.seed)
+    model = first_model(recipe, corpus.vocabulary_size)
     threads: set[int] = set()
     writers: set[bool] = set()
     score, draw = evaluator(model, corpus, recipe), sampler(model, corpus, recipe)
@@ -156,7 +154,7 @@ def observe_training(recipe: Recipe, corpus: Corpus, folder: Path) -> dict[str, 
         "samples": [(r.step, r.prompt, r.text) for r in records if isinstance(r, Sampled)],
         "threads": threads,
         "proofs": [(r.name, r.state) for r in records if isinstance(r, Proof)],
-        "recompute": model.recompute,
+        "recompute": getattr(model, "recompute", None),
         "compile_reason": [
             r.data.get("compile_reason")
             for r in records

@@ -14,8 +14,9 @@ import wellfit
 from wellfit.errors import RunError
 from wellfit.model import init
 from wellfit.model.transformer import Transformer
+from wellfit.recipe.load import parse_recipe
 from wellfit.recipe.model_section import Model
-from wellfit.run.coord_check import Coordinates, line, widths_of
+from wellfit.run.coord_check import Coordinates, coord_check, line, widths_of
 from wellfit.run.coord_check_show import coordinates_text
 from wellfit.training.optimizers import width as factors
 
@@ -154,6 +155,18 @@ def test_wrong_widths_are_refused(own_home: Path, inside: Callable[..., Any]) ->
     assert widths_of("") == ()
     with pytest.raises(RunError, match="Give whole numbers"):
         widths_of("-3")
+
+
+def test_a_module_of_ones_own_is_refused() -> None:
+    """Break: take the refusal away; the recipe's width is then none of the module's."""
+    values = {
+        "name": "own",
+        "data": {"sources": [{"path": "texts"}]},
+        "model": {"context": 16, "module": {"run_guests:Recurrent": {}}},
+        "train": {"budget": {"steps": 1}, "document_mask": False},
+    }
+    with pytest.raises(RunError, match="a module of your own has no width"):
+        coord_check(parse_recipe(values))
 
 
 def test_verdicts_of_known_sizes() -> None:

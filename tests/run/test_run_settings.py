@@ -8,8 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from run_guests import VOCABULARY, guest_recipe, write_tokens
 from run_settings import RECIPE, observe_corpus, observe_training, write_documents
+from run_settings_guests import GUESTS
 
 from wellfit.data.corpus import Corpus
 from wellfit.recipe.load import parse_recipe
@@ -179,6 +184,7 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "train.safety.spike_deviation": (SPIKY, "train.safety.spike_deviation=1e9", "events"),
     "train.safety.limit": (WILD, "train.safety.limit=2", "events"),
     "train.precision": ((), "train.precision=bf16", "weights"),
+    "train.loss": ((), "train.loss=run_guests:focal", "weights"),
     "train.label_smoothing": ((), "train.label_smoothing=0.2", "weights"),
     "train.z_loss": ((), "train.z_loss=0.1", "weights"),
     "train.activation_checkpointing": ((), "train.activation_checkpointing=full", "recompute"),
@@ -325,9 +331,8 @@ def training_of(
 def test_no_setting_of_the_schema_is_left_out() -> None:
     """Break: add a setting to the schema."""
     leaves = {one.path for one in settings() if one.form != "section"}
-    tested = (
-        {f"data.{path}" for path in DATA} | {path.split()[0] for path in TRAINING} | PLACES | BEFORE
-    )
+    tested = {f"data.{path}" for path in DATA} | {path.split()[0] for path in TRAINING}
+    tested |= GUESTS.keys() | PLACES | BEFORE
     assert leaves == tested
     for kind in OPTIMIZERS.keys() - {"muon"}:
         own = {
@@ -372,6 +377,37 @@ def test_a_setting_of_the_training_has_an_effect(
     """Break: do not pass the setting on."""
     both, change, where = TRAINING[setting]
     before, after = training_of(*both), training_of(*changed(both, change))
+    assert "error" not in before, before
+    assert after.get(where) != before.get(where), after
+
+
+@pytest.mark.parametrize("setting", GUESTS)
+def test_a_setting_of_guests_has_an_effect(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Break: do not pass the setting on."""
+    monkeypatch.chdir(tmp_path)
+    write_tokens(tmp_path)
+    ids = np.fromfile("train.bin", "<u2")
+    ids[::-1].tofile("more.bin")
+    (ids[40:] // 2 * 2 + 1).clip(0, VOCABULARY - 1).tofile("wide.bin")
+    rows = {"input_ids": [[1, 2], [3]] * 30, "other": [[4, 5], [6]] * 30}
+    pq.write_table(pa.table(rows), "rows.parquet")
+
+    def observed(number: int, *changes: str) -> dict[str, Any]:
+        module = {"run_guests:Recurrent": {}}
+        values = guest_recipe(Path(), module, budget={"steps": 2}, document_mask=False)
+        if any("tokenizer" in change for change in changes):  # it takes the place of the two
+            del values["data"]["tokens"]["vocabulary_size"]
+        recipe = parse_recipe(values, changes=changes)
+        seen = observe_corpus(recipe.data, tmp_path / f"corpus-{number}")
+        if setting == "model.module":
+            corpus = Corpus.open(tmp_path / f"corpus-{number}")
+            seen |= observe_training(recipe, corpus, tmp_path / f"run-{number}")
+        return seen
+
+    both, change, where = GUESTS[setting]
+    before, after = observed(0, *both), observed(1, *changed(both, change))
     assert "error" not in before, before
     assert after.get(where) != before.get(where), after
 

@@ -28,6 +28,7 @@ from wellfit.data.filter.scores import NAMES
 from wellfit.data.filter.task import filters_of, find_reasons
 from wellfit.data.leakage import ngrams_of
 from wellfit.data.pairs import find_pairs
+from wellfit.data.pretokenized.build import build_tokens
 from wellfit.data.read.parts import columns, rows
 from wellfit.data.read.plan import Inspected, inspect_all, tasks_of
 from wellfit.data.read.task import cleaners_of, read_part
@@ -56,6 +57,8 @@ def build_corpus(
     wanted split would be empty, the disk is full, a worker was killed, or another build is
     writing the same folder. What was finished before is kept.
     """
+    if data.tokens is not None:
+        return build_tokens(data, FORMAT_VERSION, name=name, folder=folder, progress=progress)
     publish.refuse_unknown_version(folder, FORMAT_VERSION)
     calls = _calls(data)
     paths = [source.path for source in data.sources]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class DocumentTable:
     tokens: NDArray[np.int64]
     """Its tokens, the separator before it included."""
     bytes: NDArray[np.int64]
-    """UTF-8 bytes of its cleaned text."""
+    """UTF-8 bytes of its cleaned text; −1 where they are unknown."""
     domain: NDArray[np.str_]
 
     def __len__(self) -> int:
@@ -136,11 +136,30 @@ class Corpus:
                 if number in wanted:
                     yield text
 
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether it is known what text the tokens stand for."""
+        return bool(self._index["tokenizer_sha256"])
+
     def tokenizer(self) -> Tokenizer:
-        """The corpus's tokenizer, read from `tokenizer.json`."""
+        """The corpus's tokenizer, read from `tokenizer.json`, with the corpus's separator.
+
+        Raises DataError where the tokens were made elsewhere and no tokenizer was named.
+        """
         from wellfit.data.tokens.tokenizer import load
 
-        return load(self.folder / "tokenizer.json")
+        if not self.has_tokenizer:
+            raise DataError(
+                "its tokens came without a tokenizer, so nothing can be told in words",
+                where=str(self.folder),
+                way_out="Name the tokenizer.json that they were made with as "
+                "data.tokens.tokenizer, and build the corpus again.",
+            )
+        found = load(self.folder / "tokenizer.json")
+        if found.separator == self.separator:
+            return found
+        text = str(found.backend.id_to_token(self.separator))
+        return replace(found, separator=self.separator, separator_text=text)
 
     def shards(self) -> list[dict[str, Any]]:
         """The entries of `shards.json`: name, split, tokens, sha256, and columns of documents."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from wellfit.data.corpus import Corpus
 from wellfit.data.edits import Edit, to_read
+from wellfit.data.pretokenized.place import origin_of
 from wellfit.data.tokens.tokenizer import Tokenizer
 from wellfit.errors import DataError
 from wellfit.records import Origin
@@ -63,7 +64,7 @@ class Place:
     """True where the file's bytes at this place *are* `text`. Not so where cleaning changed
     something, where the file says it by an escape or in another encoding, for the separator, and
     for a tokenizer that does not tell bytes exactly; then the place is that of the whole
-    characters."""
+    characters. Of tokens made elsewhere: where the bytes are those of the token's id."""
 
 
 def locate(folder: Path, address: str) -> Place:
@@ -78,7 +79,13 @@ def locate(folder: Path, address: str) -> Place:
 def locate_many(folder: Path, addresses: Iterable[str]) -> Iterator[Place]:
     """As `locate`, for many addresses: files are read and digests compared once."""
     corpus = Corpus.open(_corpus_folder(Path(folder)))
-    opened = _Opened(corpus, corpus.tokenizer(), _manifest(corpus.folder))
+    manifest = _manifest(corpus.folder)
+    if manifest["parameters"].get("tokens") is not None:
+        tokenizer = corpus.tokenizer() if corpus.has_tokenizer else None
+        for address in addresses:
+            yield _place_of_tokens(corpus, tokenizer, manifest, *_parse(corpus, address))
+        return
+    opened = _Opened(corpus, corpus.tokenizer(), manifest)
     for address in addresses:
         shard, offset = _parse(corpus, address)
         yield _place(opened, shard, offset)
@@ -104,7 +111,7 @@ def _place(opened: _Opened, shard: dict[str, Any], offset: int) -> Place:
     within = offset - columns["first_token"][number] - 1  # −1: the separator itself
     clean = row["text"]
     first, count = columns["first_token"][number], columns["tokens"][number]
-    ids = _tokens(opened, shard)[first : first + count]
+    ids = _shard_tokens(opened.corpus, shard)[first : first + count]
     start, end, text, lead, trail = _characters(opened, clean, ids[1:], within, row["id"])
 
     origin = Origin(**{name: row[name] for name in Origin.__slots__})
@@ -134,6 +141,40 @@ def _place(opened: _Opened, shard: dict[str, Any], offset: int) -> Place:
         before=clean[max(0, start - _CONTEXT) : start],
         after=clean[end : end + _CONTEXT],
         exact=exact and opened.tokenizer.byte_level,
+        **known,
+    )
+
+
+def _place_of_tokens(
+    corpus: Corpus,
+    tokenizer: Tokenizer | None,
+    manifest: dict[str, Any],
+    shard: dict[str, Any],
+    offset: int,
+) -> Place:
+    """The place of a token that was made elsewhere; what it says where a tokenizer tells it."""
+    columns = shard["documents"]
+    number = bisect.bisect_right(columns["first_token"], offset) - 1
+    first, count = columns["first_token"][number], columns["tokens"][number]
+    ids = _shard_tokens(corpus, shard)[first : first + count].tolist()
+    within = offset - first - 1
+    known = origin_of(manifest, corpus.vocabulary_size, columns["id"][number], within)
+    text, before, after = b"", "", ""
+    if tokenizer is not None and within >= 0:
+        at = within + 1
+        text = tokenizer.decode(ids[at : at + 1]).encode()
+        before = tokenizer.decode(ids[max(1, at - _CONTEXT) : at])[-_CONTEXT:]
+        after = tokenizer.decode(ids[at + 1 : at + 1 + _CONTEXT])[:_CONTEXT]
+    return Place(
+        document=columns["id"][number],
+        line=None,
+        token=ids[within + 1],
+        text=text,
+        read_text=None,
+        clean_text=text.decode(errors="replace"),
+        before=before,
+        after=after,
+        exact=known["start_byte"] is not None,
         **known,
     )
 
@@ -219,9 +260,9 @@ def _line(file: Path, byte: int, encoding: str) -> int:
     return 1 + before.count("\n") + lone
 
 
-def _tokens(opened: _Opened, shard: dict[str, Any]) -> NDArray[np.integer[Any]]:
-    path = opened.corpus.folder / "shards" / f"{shard['name']}.bin"
-    kind = "<u2" if opened.corpus.vocabulary_size < 65_536 else "<u4"
+def _shard_tokens(corpus: Corpus, shard: dict[str, Any]) -> NDArray[np.integer[Any]]:
+    path = corpus.folder / "shards" / f"{shard['name']}.bin"
+    kind = "<u2" if corpus.vocabulary_size < 65_536 else "<u4"
     return np.memmap(path, kind, mode="r")
 
 

@@ -41,7 +41,8 @@ def evaluate(
     """A model, the packed rows of a split and its documents → loss, bits per byte and accuracy.
 
     loss: mean nats of the scored tokens; those of a document are its text and the separator that
-    ends it. bits_per_byte: the same nats / ln 2, over the bytes of the text of those documents.
+    ends it. bits_per_byte: the same nats / ln 2, over the bytes of the text of those documents;
+    None where these are unknown.
     Documents are scored whole, so the bytes are exact. `tokens` = 0 scores all; otherwise
     documents spread evenly over the split, as many as hold that many tokens (`choose_documents`).
 
@@ -137,19 +138,22 @@ def _summary(
     scored = sums[2] > 0
     nats, right, tokens = sums[:, scored]
     length = np.asarray(documents.bytes, dtype=np.float64)[scored]
+    known = bool((length >= 0).all())
     domains = np.asarray(documents.domain)[scored]
     loss, loss_se = ratio(nats, tokens)
-    bits, bits_se = ratio(nats / math.log(2), length)
+    bits, bits_se = ratio(nats / math.log(2), length) if known else (None, None)
     accuracy, accuracy_se = ratio(right, tokens)
-    by_domain = {}
+    by_domain: dict[str, dict[str, float | None]] = {}
     for domain in sorted(set(domains.tolist())):
         inside = domains == domain
         by_domain[str(domain)] = {
             "loss": ratio(nats[inside], tokens[inside])[0],
-            "bits_per_byte": ratio(nats[inside] / math.log(2), length[inside])[0],
+            "bits_per_byte": ratio(nats[inside] / math.log(2), length[inside])[0]
+            if known
+            else None,
             "accuracy": ratio(right[inside], tokens[inside])[0],
             "tokens": int(tokens[inside].sum()),
-            "bytes": int(length[inside].sum()),
+            "bytes": int(length[inside].sum()) if known else None,
         }
     return Evaluated(
         step=step,
@@ -162,7 +166,7 @@ def _summary(
         accuracy=accuracy,
         accuracy_se=accuracy_se,
         tokens=int(tokens.sum()),
-        bytes=int(length.sum()),
+        bytes=int(length.sum()) if known else 0,
         documents=int(scored.sum()),
         seconds=seconds,
         by_domain=by_domain,

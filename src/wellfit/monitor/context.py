@@ -35,8 +35,8 @@ def run_context(folder: Path, events: Sequence[Event]) -> tuple[dict[str, Any] |
         clip_norm=_number(train.get("clip_norm")) or None,
         warmup_steps=_whole(told.get("warmup_steps")),
         optimizer=_word(_section(train, "optimizer").get("kind")),
-        # A recipe has no way to start from other weights than freshly drawn ones.
-        from_scratch=True if recipe is not None else None,
+        # Only a module of one's own can come with trained weights, and says so.
+        from_scratch=not told.get("pretrained", False) if recipe is not None else None,
     )
 
 
@@ -54,6 +54,9 @@ def _recipe(path: Path) -> dict[str, Any] | None:
 def _vocabulary_size(folder: Path, recipe: dict[str, Any] | None) -> int | None:
     if (size := _count(_mapping(folder / "corpus.json").get("vocabulary_size"))) is not None:
         return size
+    tokens = _section(_section(recipe, "data"), "tokens")
+    if tokens:
+        return _count(tokens.get("vocabulary_size"))
     tokenizer = _section(_section(recipe, "data"), "tokenizer")
     return None if tokenizer.get("file") else _count(tokenizer.get("vocabulary_size"))
 

@@ -285,7 +285,7 @@ def sentence(record: Record) -> str:
     if isinstance(record, Evaluated):
         return (
             f"step {record.step}: {printable(record.split)} loss {record.loss:.4f} "
-            f"± {record.loss_se:.4f}, {record.bits_per_byte:.4f} bits per byte, "
+            f"± {record.loss_se:.4f}, {_bits(record.bits_per_byte)}, "
             f"accuracy {record.accuracy:.1%}"
         )
     if isinstance(record, Sampled):
@@ -340,3 +340,7 @@ def _bar(stream: IO[str], texts: tuple[str, ...]) -> Any:
         console=Console(file=stream),
         refresh_per_second=4,
     )
+
+
+def _bits(value: float | None) -> str:
+    return "bits per byte unknown" if value is None else f"{value:.4f} bits per byte"

@@ -131,16 +131,21 @@ def _proof(line: Line) -> Proof:
 def _evaluated(line: Line) -> Evaluated:
     whole = ("step", "tokens", "bytes", "documents")
     values: Line = {
-        name: float(line[name])
+        name: _number(line[name])
         for name in _FIELDS[Evaluated]
         if name not in (*whole, "split", "by_domain")
     }
     values.update({name: int(line[name]) for name in whole}, split=str(line["split"]))
     by_domain = {
-        str(domain): {str(name): float(value) for name, value in scores.items()}
+        str(domain): {str(name): _number(value) for name, value in scores.items()}
         for domain, scores in line["by_domain"].items()
     }
     return Evaluated(**values, by_domain=by_domain)
+
+
+def _number(value: Any) -> float | None:
+    """A score as written → the number; None, which is unknown, stays."""
+    return None if value is None else float(value)
 
 
 def read_lines(path: Path, unreadable: Counter[str]) -> Iterator[list[Line]]:

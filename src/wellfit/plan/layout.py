@@ -167,6 +167,7 @@ def uncounted(recipe: Recipe) -> tuple[str, ...]:
         "train.activation_offload": train.activation_offload,
         "train.optimizer.states": train.optimizer.states != "device",
         "train.compile": train.compile == "on",
+        "train.loss": train.loss is not None,
         "train.label_smoothing": train.label_smoothing > 0,
         "train.z_loss": train.z_loss > 0,
     }

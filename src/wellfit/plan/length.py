@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from wellfit.plan.optimizers import state_bytes
 from wellfit.recipe.schema import Budget, Recipe
-from wellfit.recipe.shapes import parameter_count, shape_table
+from wellfit.recipe.shapes import Shape, parameter_count, shape_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,17 @@ def planned_steps(
 
 
 def length(
-    recipe: Recipe, vocabulary_size: int, counts: Counts | None, step_seconds: float | None = None
+    recipe: Recipe,
+    vocabulary_size: int,
+    counts: Counts | None,
+    step_seconds: float | None = None,
+    *,
+    parameters: int | None = None,
 ) -> Length:
-    """A recipe, what is known of its corpus, and the seconds of a step if known → its length."""
+    """A recipe, what is known of its corpus, and the seconds of a step if known → its length.
+
+    `parameters` are those of a module of one's own, 0 where they are not known.
+    """
     train, context = recipe.train, recipe.model.context
     rows = train.batch_tokens // context
     per_epoch = max(0, counts.train_tokens - 1) // context if counts else None
@@ -71,25 +79,34 @@ def length(
     if train.budget.minutes is not None and step_seconds:
         steps = max(1, int(train.budget.minutes * 60 / step_seconds))
     tokens = None if steps is None else steps * train.batch_tokens
-    parameters = parameter_count(recipe.model, vocabulary_size)
+    if parameters is None:
+        parameters = parameter_count(recipe.model, vocabulary_size)
     return Length(
         steps=steps,
         tokens=tokens,
         epochs=steps * rows / per_epoch if steps is not None and per_epoch else None,
         steps_per_epoch=per_epoch / rows if per_epoch else None,
-        tokens_per_parameter=None if tokens is None else tokens / parameters,
+        tokens_per_parameter=tokens / parameters if tokens is not None and parameters else None,
         micro_batches=-(-rows // train.micro_batch),
         rows=rows,
         batch_tokens=train.batch_tokens,
     )
 
 
-def disk(recipe: Recipe, vocabulary_size: int, counts: Counts | None) -> dict[str, int | None]:
+def disk(
+    recipe: Recipe,
+    vocabulary_size: int,
+    counts: Counts | None,
+    *,
+    table: tuple[Shape, ...] | None = None,
+) -> dict[str, int | None]:
     """A recipe → bytes on disk: one checkpoint, all that stand at once, and the shards.
 
-    A new checkpoint is whole before the oldest goes, so one more than `keep_last` stands.
+    A new checkpoint is whole before the oldest goes, so one more than `keep_last` stands. `table`
+    are the tensors of a module of one's own.
     """
-    table = shape_table(recipe.model, vocabulary_size)
+    if table is None:
+        table = shape_table(recipe.model, vocabulary_size)
     one = 4 * sum(shape.parameters for shape in table)
     one += state_bytes(recipe.train.optimizer, table)
     tokens = counts and counts.train_tokens + counts.validation_tokens + counts.test_tokens

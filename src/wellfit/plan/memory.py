@@ -53,18 +53,11 @@ def memory(recipe: Recipe, at: Layout) -> Memory:
     ledger = play_step(at, recipe.train.optimizer, rows)
     held = ledger.held["weights"][1] + ledger.held["optimizer"][1]
     cache = 2 * at.model.layers * at.keys * at.context * at.bytes
-    beside = {
-        "interpreter and libraries (allowance)": PROCESS_BYTES,
-        # Five arrays of int64, of this step and the one that is fetched ahead.
-        "batches": 2 * 5 * 8 * recipe.train.batch_tokens,
-    }
+    weights = 4 * parameter_count(at.model, at.vocabulary)
     if recipe.train.ema_decay:
-        ledger.hold("average", "average", 4 * parameter_count(at.model, at.vocabulary))
+        ledger.hold("average", "average", weights)
         held += ledger.held["average"][1]
-    if recipe.train.save_in_background:
-        beside["a checkpoint on its way to disk"] = held
-    if recipe.train.budget.minutes is not None:
-        beside["weights kept while calibrating"] = 4 * parameter_count(at.model, at.vocabulary)
+    beside = beside_tensors(recipe, held=held, weights=weights)
     overhead = CONTEXT_BYTES if at.device == "cuda" else sum(beside.values())
     return Memory(
         step=ledger.peak(),
@@ -75,6 +68,20 @@ def memory(recipe: Recipe, at: Layout) -> Memory:
         beside=beside,
         overhead=overhead,
     )
+
+
+def beside_tensors(recipe: Recipe, *, held: int, weights: int) -> dict[str, int]:
+    """A recipe, bytes of its state and of its weights → what stands beside the model's tensors."""
+    beside = {
+        "interpreter and libraries (allowance)": PROCESS_BYTES,
+        # Five arrays of int64, of this step and the one that is fetched ahead.
+        "batches": 2 * 5 * 8 * recipe.train.batch_tokens,
+    }
+    if recipe.train.save_in_background:
+        beside["a checkpoint on its way to disk"] = held
+    if recipe.train.budget.minutes is not None:
+        beside["weights kept while calibrating"] = weights
+    return beside
 
 
 def _evaluation(at: Layout) -> int:

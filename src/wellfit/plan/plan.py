@@ -32,7 +32,7 @@ class Plan:
     """Everything that is known before the first step; None is unknown."""
 
     name: str
-    parameters: int
+    parameters: int | None
     vocabulary_size: int
     vocabulary_origin: str
     machine: Machine
@@ -161,19 +161,20 @@ def _bottleneck(
                 f"{fast.tokens_per_second[1]:,.0f} tokens/s, one thread packs "
                 f"about {_ROWS_TOKENS_PER_SECOND:,.0f}",
             )
+    intensity = cast("float", fast.intensity)
     if fast.balance is None:
         share = (
             f" ({held.bytes / machine.memory:.0%} of the memory is used)" if machine.memory else ""
         )
         return Bottleneck(
             "unknown",
-            f"{fast.intensity:,.0f} FLOPs for each byte moved; what the machine can do is not "
+            f"{intensity:,.0f} FLOPs for each byte moved; what the machine can do is not "
             f"known{share}",
         )
-    name = "compute" if fast.intensity >= fast.balance else "memory bandwidth"
+    name = "compute" if intensity >= fast.balance else "memory bandwidth"
     return Bottleneck(
         name,
-        f"{fast.intensity:,.0f} FLOPs for each byte moved, the machine is balanced at "
+        f"{intensity:,.0f} FLOPs for each byte moved, the machine is balanced at "
         f"{fast.balance:,.0f}",
     )
 

@@ -24,12 +24,12 @@ UTILISATION_ORIGIN = (
 class Speed:
     """A step on a machine; the pairs are (low, high), None where its peak is unknown."""
 
-    flops_per_token: int
-    step_flops: int
+    flops_per_token: int | None
+    step_flops: int | None
     tokens_per_second: tuple[float, float] | None
     step_seconds: tuple[float, float] | None
     origin: str
-    intensity: float
+    intensity: float | None
     """FLOPs for each byte that must come from memory, with every kernel reading its input once."""
     balance: float | None
     """FLOPs for each byte at which the machine is equally busy with both."""

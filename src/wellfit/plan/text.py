@@ -77,8 +77,9 @@ def span(hours: float) -> str:
 
 
 def _head(plan: Plan) -> list[str]:
+    parameters = UNKNOWN if plan.parameters is None else f"{plan.parameters:,}"
     return [
-        f"Plan of {plan.name}: {plan.parameters:,} parameters, vocabulary {plan.vocabulary_size:,} "
+        f"Plan of {plan.name}: {parameters} parameters, vocabulary {plan.vocabulary_size:,} "
         f"({plan.vocabulary_origin}), on {plan.machine.name} in {plan.precision}"
     ]
 
@@ -151,20 +152,24 @@ def _passes(plan: Plan) -> str:
 
 def _disk(plan: Plan) -> list[str]:
     shards = plan.disk["shards"]
+    one, several = plan.disk["checkpoint"], plan.disk["checkpoints"]
     return [
-        f"Disk: a checkpoint {size(plan.disk['checkpoint'] or 0)}, "
-        f"{size(plan.disk['checkpoints'] or 0)} while the next is written; shards "
+        f"Disk: a checkpoint {UNKNOWN if one is None else size(one)}, "
+        f"{UNKNOWN if several is None else size(several)} while the next is written; shards "
         f"{UNKNOWN + ' until the corpus is built' if shards is None else size(shards)}"
     ]
 
 
 def _thumb(plan: Plan) -> list[str]:
+    if not plan.optimizers:
+        return []
     optimizers: list[tuple[str, ...]] = [
         (name, size(count), what) for name, count, what in plan.optimizers
     ]
+    rules = [(name, size(count)) for name, count in plan.thumb.items()]
     return [
-        "Rules of thumb for as many parameters, without activations",
-        *_table([(name, size(count)) for name, count in plan.thumb.items()]),
+        *(["Rules of thumb for as many parameters, without activations"] if rules else []),
+        *_table(list[tuple[str, ...]](rules)),
         "State of optimizers for these tensors",
         *_table(optimizers),
     ]
@@ -202,7 +207,9 @@ def _range(pair: tuple[float, float] | None, form: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _flops(count: float) -> str:
+def _flops(count: float | None) -> str:
+    if count is None:
+        return f"{UNKNOWN} FLOP"
     for unit, scale in (("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6)):
         if count >= scale:
             return f"{count / scale:.3g} {unit}"

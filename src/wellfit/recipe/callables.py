@@ -28,8 +28,10 @@ from wellfit.recipe.names import suggest
 from wellfit.recipe.schema import Call, Data
 from wellfit.recipe.yaml_lines import Place, dotted
 
-KINDS = (("data", "clean"), ("data", "filters"))
+KINDS = (("data", "clean"), ("data", "filters"), ("model", "module"), ("train", "loss"))
 """Settings that hold calls; the last part names the kind, and entry points are `wellfit.<kind>`."""
+SINGLE = ("module", "loss")
+"""Kinds of which a recipe names one, not a list."""
 
 
 def resolve(
@@ -64,8 +66,10 @@ def call_faults(
     faults: list[tuple[Place, str]] = []
     for section, kind in KINDS:
         holder = recipe.get(section)
-        default = Data.model_fields[kind].default
+        default = None if kind in SINGLE else Data.model_fields[kind].default
         calls = holder.get(kind, default) if isinstance(holder, Mapping) else default
+        if kind in SINGLE:
+            calls = () if calls is None else (calls,)
         if kind not in known or not isinstance(calls, list | tuple):
             continue
         for index, written in enumerate(calls):
@@ -75,7 +79,7 @@ def call_faults(
             except ValidationError:
                 continue
             except RecipeError as refused:
-                place: Place = (section, kind, index)
+                place: Place = (section, kind) if kind in SINGLE else (section, kind, index)
                 faults += [(place, f"{dotted(place)} = {told}") for told in refused.faults]
     return faults
 

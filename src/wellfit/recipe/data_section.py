@@ -69,10 +69,83 @@ class Tokenizer(Section):
     )
 
 
+class Tokens(Section):
+    """Tokens that another program has made already, in place of documents."""
+
+    train: tuple[str, ...] = Field(
+        min_length=1,
+        description="Files, folders or globs: `.bin`, `.npy`, `.arrow`, `.parquet`, or a folder "
+        "of `save_to_disk`. The files of a split are one stream, in this order.",
+    )
+    validation: tuple[str, ...] = Field((), description="The same for validation.")
+    test: tuple[str, ...] = Field((), description="The same for the final test.")
+    validation_share: Share = Field(
+        0.0,
+        description="Share of the train documents that becomes validation where it has no files; "
+        "the hash of a document's tokens decides.",
+    )
+    test_share: Share = Field(0.0, description="Share that becomes the test, likewise.")
+    tokenizer: str = Field(
+        "",
+        description="The `tokenizer.json` that the tokens were made with; without it give "
+        "vocabulary_size and separator, and there are no samples and no bits per byte.",
+    )
+    vocabulary_size: int | None = Field(
+        None, ge=2, le=16_777_216, description="Entries; ids from it on are refused."
+    )
+    separator: int | None = Field(
+        None, ge=0, description="Id that stands between documents; by default the tokenizer's."
+    )
+    dtype: Literal["auto", "uint16", "uint32"] = Field(
+        "auto",
+        description="Little-endian numbers of a `.bin` without a header; `auto` takes uint16 up to "
+        "65,536 entries, else uint32.",
+    )
+    column: str = Field(
+        "input_ids", min_length=1, description="Column of lists of ids in Arrow and Parquet files."
+    )
+
+    @model_validator(mode="after")
+    def _knows_its_vocabulary(self) -> Tokens:
+        size, separator = self.vocabulary_size, self.separator
+        if bool(self.tokenizer) == (size is not None):
+            here = "both" if self.tokenizer else "neither"
+            raise ValueError(
+                f"give exactly one of tokenizer and vocabulary_size; here {here}; such as "
+                "`tokenizer: tokenizer.json`, or `vocabulary_size: 50257` with `separator: 50256`"
+            )
+        if size is not None and separator is None:
+            raise ValueError(
+                "vocabulary_size needs separator, the id that stands between documents; GPT-2's is "
+                "50256"
+            )
+        if size is not None and separator is not None and separator >= size:
+            raise ValueError(
+                f"separator {separator} is not below vocabulary_size {size}; try vocabulary_size "
+                f"{separator + 1}"
+            )
+        for split in ("validation", "test"):
+            if getattr(self, split) and getattr(self, f"{split}_share"):
+                raise ValueError(
+                    f"{split} names files, and {split}_share would cut it from train; leave one of "
+                    "them out"
+                )
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError(
+                f"validation_share {self.validation_share} + test_share {self.test_share} leave "
+                "nothing to train on"
+            )
+        return self
+
+
 class Data(Section):
     """Documents → shards."""
 
-    sources: tuple[Source, ...] = Field(min_length=1, description="Where documents come from.")
+    sources: tuple[Source, ...] = Field((), min_length=1, description="Where documents come from.")
+    tokens: Tokens | None = Field(
+        None,
+        description="Tokens made elsewhere, in place of `sources` and of all below but `folder`.",
+    )
     folder: str = Field(
         "", description="The corpus folder; empty means `corpora/NAME` in the current folder."
     )
@@ -92,3 +165,13 @@ class Data(Section):
     workers: int = Field(
         0, ge=0, le=1024, description="Processes of the build; 0 takes one a core, 1 works inline."
     )
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Data:
+        if bool(self.sources) == (self.tokens is not None):
+            here = "both" if self.sources else "neither"
+            raise ValueError(
+                f"give exactly one of sources and tokens; here {here}; at least "
+                "`sources: [{path: FOLDER}]`, or `tokens: {train: [FILE.bin], …}`"
+            )
+        return self

@@ -29,6 +29,8 @@ class Origin:
 
 
 Origins = dict[Place, Origin]
+CALLS: tuple[Place, ...] = (("model", "module"), ("train", "loss"))
+"""Settings that name one function; lists of them are `data.clean` and `data.filters`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,21 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
             "beta_slow",
         )
     ),
+    ("data",): (("data", "sources"), ("data", "tokens")),
+    ("data", "tokens"): tuple(
+        ("data", "tokens", key)
+        for key in (
+            "tokenizer",
+            "vocabulary_size",
+            "separator",
+            "validation",
+            "validation_share",
+            "test",
+            "test_share",
+        )
+    ),
     ("data", "split"): (("data", "split", "validation"), ("data", "split", "test")),
+    ("train",): (("train", "loss"), ("train", "label_smoothing"), ("train", "z_loss")),
     ("train", "budget"): tuple(
         ("train", "budget", key) for key in ("steps", "tokens", "epochs", "minutes")
     ),
@@ -135,7 +151,7 @@ def _fault(
             f"{path}{_shown(values, place)}: not how a function is named; "
             "write `name` or `{name: {argument: value}}`",
         )
-    if kind == "missing":
+    if kind == "missing" and _value_at(values, place) is None:
         return Fault(
             origin, f"{path} is missing: {setting.sentence} Give {_article(setting, values)}"
         )
@@ -246,9 +262,11 @@ def _place(loc: Iterable[int | str]) -> Place:
     parts = list(loc)
     if len(parts) > 2 and parts[:2] == ["train", "optimizer"] and parts[2] in OPTIMIZERS:
         del parts[2]
+    # Within a call the short forms have no such keys; the whole call is at fault.
     if parts[:2] in (["data", "clean"], ["data", "filters"]):
-        # Within a call the short forms have no such keys; the whole call is at fault.
         parts = parts[:3]
+    elif tuple(parts[:2]) in CALLS:
+        parts = parts[:2]
     return tuple(parts)
 
 
@@ -312,6 +330,9 @@ def _mend(values: dict[str, Any], place: Place, *, drop: bool = False) -> None:
         ("name",): "x",
         ("data",): {"sources": [{"path": "x"}]},
         ("data", "sources"): [{"path": "x"}],
+        ("data", "tokens", "train"): ["x"],
+        ("data", "tokens", "vocabulary_size"): 2,
+        ("data", "tokens", "separator"): 0,
         ("train", "budget"): {"steps": 1},
         ("train", "budget", "steps"): 1,
     }
@@ -347,6 +368,8 @@ def fill_in(values: dict[str, Any], added: Mapping[str, Any]) -> None:
 def _fitted(value: Any, place: Place) -> Any:
     """Values as YAML writes them → as the strict schema wants them: tuples, whole floats as int."""
     if place[:2] in (("data", "clean"), ("data", "filters")) and len(place) > 2:
+        return value
+    if place in CALLS:
         return value
     if isinstance(value, dict):
         return {key: _fitted(item, (*place, key)) for key, item in value.items()}

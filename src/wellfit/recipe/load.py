@@ -4,7 +4,8 @@
 
 A later layer wins, value by value; lists are replaced whole. Two sections start afresh instead
 of being mixed: `train.budget`, since exactly one budget counts, and `train.optimizer` when its
-`kind` changes, since one optimizer's rates mean nothing to another.
+`kind` changes, since one optimizer's rates mean nothing to another. A function that is named, such
+as `model.module`, is one value with its arguments.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 
 from wellfit.errors import RecipeError
 from wellfit.recipe.callables import call_faults
-from wellfit.recipe.faults import Fault, Origin, Origins, fill_in, nearest, validate
+from wellfit.recipe.faults import CALLS, Fault, Origin, Origins, fill_in, nearest, validate
+from wellfit.recipe.instead import idle_faults
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.settings import leaves, setting_at
 from wellfit.recipe.sizes import fill, filled_by
@@ -67,13 +69,14 @@ class _Layers:
 
     def recipe(self, changes: Iterable[str], main: Origin, known: Known | None) -> Recipe:
         self.change(list(changes), order=10_000)
+        idle = idle_faults(self.values)
         added = fill(self.values)
         fill_in(self.values, {path: value for path, (value, _) in added.items()})
         for path, (_, reason) in added.items():
             label = f"{filled_by(self.values['model'], path)}: {reason}"
             self.origins.setdefault(tuple(path.split(".")), Origin(label, ""))
         recipe, faults = validate(self.values, self.origins, main)
-        for place, told in call_faults(self.values, known or {}):
+        for place, told in [*call_faults(self.values, known or {}), *idle]:
             faults.append(Fault(nearest(place, self.origins, main), told))
         faults = sorted([*self.faults, *faults], key=lambda fault: fault.origin.order)
         if faults or recipe is None:
@@ -262,7 +265,8 @@ class _Layers:
 
 
 def _starts_afresh(place: Place, low: Mapping[str, Any], high: Mapping[str, Any]) -> bool:
-    if place == ("train", "budget"):
+    # A call is one value: arguments of another function mean nothing to this one.
+    if place == ("train", "budget") or place in CALLS:
         return True
     return (
         place == ("train", "optimizer")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from wellfit.recipe.section import Section
+from wellfit.recipe.section import Call, Section
 
 Size = Literal["nano", "micro", "mini", "small", "base", "1b", "3b", "7b"]
 Preset = Literal[
@@ -116,6 +116,11 @@ class Model(Section):
     size: Size = Field("nano", description="The dial: sets every number left out below.")
     preset: Preset = Field(
         "none", description="A published shape: goes before the dial for what is left out below."
+    )
+    module: Call | None = Field(
+        None,
+        description="A function of your own that makes the model, a torch.nn.Module, in place of "
+        "all settings below but `context`.",
     )
     context: int = Field(ge=8, le=1_048_576, description="Tokens in a training sequence.")
     layers: int = Field(ge=1, le=512, description="Blocks.")

@@ -274,6 +274,19 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     # ── data ──
     ("data.sources", (HF, AXOLOTL, FACTORY, LITGPT), "dataset datasets dataset_name data_dir "
      "train_file train_files dataset_path data_path train_data data_files dataset_dir", ""),
+    ("data.tokens", (), "pretokenized pretokenized_data tokenized_data tokenized_dataset "
+     "skip_tokenization skip_prepare_dataset token_files", "tokens made elsewhere"),
+    ("data.tokens.train", (), "train_bin input_bin train_files_bin train_tokens",
+     "a list of files"),
+    ("data.tokens.validation", (), "val_bin input_val_bin val_files_bin validation_tokens",
+     "a list of files"),
+    ("data.tokens.separator", (), "eot eot_token eos_token_id eot_token_id document_separator "
+     "delimiter_token", "an id"),
+    ("data.tokens.column", (), "input_ids_column token_column tokens_column", ""),
+    ("model.module", (HF,), "model_class auto_model module_path model_cls architectures",
+     "a function of your own, package.module:function"),
+    ("train.loss", (HF,), "loss_fn loss_function criterion compute_loss_func objective loss_type",
+     "a function of your own, package.module:function"),
     ("data.folder", (AXOLOTL,), "dataset_prepared_path cache_dir", ""),
     ("data.tokenizer.file", (HF, TORCHTUNE), "tokenizer_name tokenizer_path tokenizer_file "
      "tokenizer_dir", "a tokenizer.json"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pydantic import Field, PrivateAttr, model_validator
 
-from wellfit.recipe.data_section import Data, Duplicates, Source, Split, Tokenizer
+from wellfit.recipe.data_section import Data, Duplicates, Source, Split, Tokenizer, Tokens
 from wellfit.recipe.model_section import Model, Role, Size
 from wellfit.recipe.optimizer_section import (
     OPTIMIZERS,
@@ -58,6 +58,7 @@ __all__ = [
     "Split",
     "StopEarly",
     "Tokenizer",
+    "Tokens",
     "Train",
 ]
 

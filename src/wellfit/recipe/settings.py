@@ -132,6 +132,8 @@ def _setting(
         entries = tuple(annotation.model_fields)
         yield Setting(path, "section", "", default, sentence, when, entries=entries)
         yield from _walk(annotation, path, when)
+    elif annotation is Call:
+        yield Setting(path, "call", "", default, sentence, when)
     elif get_origin(annotation) is tuple:
         (item, _) = get_args(annotation)
         yield Setting(path, "list", limits, default, sentence, when)

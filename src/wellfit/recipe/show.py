@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from wellfit.recipe.instead import shown_fields
 from wellfit.recipe.schema import OPTIMIZERS, Call, Recipe, Section
 from wellfit.recipe.settings import settings
 from wellfit.recipe.yaml_lines import Place, dotted
@@ -37,12 +38,12 @@ def _section(
 ) -> Iterator[str]:
     indent = "  " * len([part for part in place if isinstance(part, str)])
     indent += "  " * len([part for part in place if isinstance(part, int)])
-    for name in type(section).model_fields:
+    for name in shown_fields(section, place):
         value = getattr(section, name)
         here = (*place, name)
         if value is None:
             continue
-        if isinstance(value, Section):
+        if isinstance(value, Section) and not isinstance(value, Call):
             inside = list(_section(value, here, provenance, drawings))
             yield f"{indent}{name}:" if inside else f"{indent}{name}: {{}}"
             yield from inside

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from wellfit.recipe import score_names
 from wellfit.recipe.optimizer_section import Optimizer, Schedule
-from wellfit.recipe.section import Section, Share
+from wellfit.recipe.section import Call, Section, Share
 
 
 class Budget(Section):
@@ -98,6 +98,11 @@ class Train(Section):
         0.0, ge=0, description="Largest size of any number of a gradient; 0 turns it off."
     )
     safety: Safety = Field(Safety(), description="What happens to steps that would do harm.")
+    loss: Call | None = Field(
+        None,
+        description="A function of your own that is minimised in place of the cross-entropy; the "
+        "reported loss stays the label's own.",
+    )
     label_smoothing: Share = Field(
         0.0,
         description="Share of each label's weight that is spread evenly over the vocabulary; the "
@@ -172,6 +177,16 @@ class Train(Section):
         "beginning); the average is what is evaluated. 0 turns it off.",
     )
     threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 takes one a core.")
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> Train:
+        beside = [name for name in ("label_smoothing", "z_loss") if getattr(self, name)]
+        if self.loss is not None and beside:
+            raise ValueError(
+                f"{' and '.join(beside)} would do nothing beside loss {self.loss.name}, which "
+                "takes the place of the cross-entropy; put it into that function, or leave it 0"
+            )
+        return self
 
     @field_validator("best_by")
     @classmethod

@@ -90,13 +90,14 @@ def last_evaluations(material: Material) -> list[Evaluated]:
     return sorted(last.values(), key=lambda scores: (order.get(scores.split, 2), scores.split))
 
 
-def spread(error: float, decimals: int = 3) -> str:
+def spread(error: float | None, decimals: int = 3) -> str:
     """A standard error → `± …` to stand behind its value; empty where it is not a number.
 
     >>> spread(0.0213), spread(float("nan"))
     ('± 0.021', '')
     """
-    return f"± {figure(error, decimals)}" if math.isfinite(error) else ""
+    known = error is not None and math.isfinite(error)
+    return f"± {figure(error, decimals)}" if known else ""
 
 
 def _scores(material: Material) -> list[KeyFigure]:
@@ -166,13 +167,19 @@ def _best_note(series: Series, axis: str = "step") -> str:
 
 
 def parameters(history: History) -> int | None:
-    """Numbers the model is made of, from the recipe and the vocabulary; None where unknown."""
+    """Numbers the model is made of, from the recipe and the vocabulary; None where unknown.
+
+    Those of a module of one's own come from the event that began the run.
+    """
     from wellfit.recipe.schema import Model
     from wellfit.recipe.shapes import shape_table
 
     described, vocabulary = (history.recipe or {}).get("model"), history.context.vocabulary_size
     if not isinstance(described, dict) or not vocabulary:
         return None
+    if described.get("module"):
+        told = (event.data.get("parameters") for event in history.events)
+        return next((size for size in told if isinstance(size, int)), None)
     try:
         tensors = shape_table(Model.model_validate(described), vocabulary)
     except (ValueError, TypeError, ZeroDivisionError):

@@ -50,10 +50,13 @@ def score_words(material: Material) -> str:
     if not scores:
         return ""
     last = scores[0]
+    right = share(last.accuracy, decimals=1)
+    if last.bits_per_byte is None:
+        return f"On text it has never seen it guesses {right} of the next tokens right."
     error = spread(last.bits_per_byte_se)
     bits = f"{figure(last.bits_per_byte)}{f' {error}' if error else ''}"
     return (
-        f"On text it has never seen it guesses {share(last.accuracy, decimals=1)} of the next "
+        f"On text it has never seen it guesses {right} of the next "
         f"tokens right and needs {bits} bits to store a byte; plain text takes 8."
     )
 
@@ -66,5 +69,8 @@ def _sources(recipe: dict[str, Any] | None) -> str:
         for source in (listed if isinstance(listed, list) else [])
         if isinstance(source, dict) and source.get("path")
     ]
+    made = data.get("tokens") if isinstance(data, dict) else None
+    if isinstance(made, dict) and isinstance(made.get("train"), list):
+        paths = [str(path) for path in made["train"]]
     more = f" and {len(paths) - SOURCES} more" if len(paths) > SOURCES else ""
     return ", ".join(paths[:SOURCES]) + more

@@ -37,7 +37,9 @@ def calibrate(recipe: Recipe, vocabulary_size: int, corpus: Corpus | None) -> fl
         keep_freed_memory()
         model = first_model(recipe, vocabulary_size)
         compute_in(model, how.name)
-        model.to(device).train()
+        if isinstance(model, torch.nn.Module):
+            model.to(device)
+        model.train()
         parameters = dict(model.named_parameters())
         optimizer = built(recipe.train.optimizer, model)
         optimizer.set_share(1.0)

@@ -27,7 +27,7 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
     from wellfit.data.build import build_corpus
     from wellfit.plan.plan import refuse_what_cannot_fit
     from wellfit.plan.text import advice_lines, plan_lines
-    from wellfit.recipe.shapes import flops_per_token, parameter_count
+    from wellfit.recipe.shapes import flops_per_token
     from wellfit.run.parts import first_model, training_batches
     from wellfit.run.plan import patcher, plan_of_run
     from wellfit.training.loop import train
@@ -61,11 +61,16 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         show.line(proofs)
         raise RunError(refused[-1].text, where=str(path))
     uniform = math.log(corpus.vocabulary_size)
-    count = parameter_count(recipe.model, corpus.vocabulary_size)
-    flops = flops_per_token(recipe.model, corpus.vocabulary_size)
+    count = started.data["parameters"]
+    about = f"Model {recipe.model.size}: {count:,} parameters"
+    if recipe.model.module is None:
+        flops = flops_per_token(recipe.model, corpus.vocabulary_size)
+        about += f", {flops / 1e6:,.1f} MFLOP a token"
+    else:
+        about = f"Model {recipe.model.module.name}: {count:,} parameters, its arithmetic unknown"
     lines = [
         corpus_lines(corpus),
-        f"Model {recipe.model.size}: {count:,} parameters, {flops / 1e6:,.1f} MFLOP a token",
+        about,
         f"Step: {rows} rows of {recipe.model.context} tokens in micro-batches of "
         f"{recipe.train.micro_batch}; {batches.rows_per_epoch / rows:,.1f} steps an epoch",
         *plan_lines(made),

@@ -97,6 +97,12 @@ def coord_check(
     kept. Raises RunError where a width is not possible, and RecipeError or DataError.
     """
     show = show or Quiet()
+    if recipe.model.module is not None:
+        raise RunError(
+            "a module of your own has no width that could be changed from here",
+            where="model.module",
+            way_out="Check the widths of wellfit's own model, or look at yours by hand.",
+        )
     whole = recipe.model.width
     widths = tuple(sorted(set(widths) or {whole // 4, whole // 2, whole}))
     if len(widths) < 2:
@@ -160,6 +166,7 @@ def sizes(
     """A recipe and its corpus → kind: root mean square at the start, and that of the change."""
     import torch
 
+    from wellfit.model.transformer import Transformer
     from wellfit.run.parts import first_model, training_batches
     from wellfit.training.start import prepare
     from wellfit.training.threads import threads
@@ -174,6 +181,7 @@ def sizes(
         recipe.model_copy(update={"train": section, "seed": batch_seed}), corpus
     )
     model = first_model(recipe, corpus.vocabulary_size)
+    assert isinstance(model, Transformer), "a module of one's own is refused above"
     with threads(section.threads) as thread_count:
         setup = prepare(
             section, model, batches, folder=Path(), seed=recipe.seed, thread_count=thread_count

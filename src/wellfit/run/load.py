@@ -19,8 +19,8 @@ def load(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
 
 
 def known_functions() -> Mapping[str, Mapping[str, Callable[..., Any]]]:
-    """Kind of extension → short name → function, for `data.clean` and `data.filters`."""
+    """Kind of extension → short name → function; no model and no loss has one."""
     from wellfit.data.clean.unicode import CLEANERS
     from wellfit.data.filter.quality import FILTERS
 
-    return {"clean": CLEANERS, "filters": FILTERS}
+    return {"clean": CLEANERS, "filters": FILTERS, "module": {}, "loss": {}}

@@ -6,24 +6,68 @@ work with the same parts.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+import torch
+
 from wellfit.data.batches import Batches, Rows
 from wellfit.data.corpus import Corpus
 from wellfit.data.plan import DataPlan
+from wellfit.model.guest import Guest, made, refuse_unfit
 from wellfit.model.init import initialise
+from wellfit.model.protocol import LanguageModel
+from wellfit.model.seeded import seeded
 from wellfit.model.transformer import Transformer
+from wellfit.recipe.callables import resolve, version_of
 from wellfit.recipe.schema import Recipe
+from wellfit.recipe.shapes import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
-def empty_model(recipe: Recipe, vocabulary_size: int) -> Transformer:
-    """A recipe and the entries of its vocabulary → the model, its weights not yet filled."""
+def empty_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
+    """A recipe and the entries of its vocabulary → the model, its weights not yet filled.
+
+    A module of the user's own comes with the weights that it makes itself.
+    """
+    if recipe.model.module is not None:
+        return _own_model(recipe, vocabulary_size)
     return Transformer(recipe.model, vocabulary_size)
 
 
-def first_model(recipe: Recipe, vocabulary_size: int) -> Transformer:
-    """A recipe and the entries of its vocabulary → the model as training begins with it."""
+def first_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
+    """A recipe and the entries of its vocabulary → the model as training begins with it.
+
+    Raises RecipeError where `model.module` does not resolve, and RunError where it gives nothing
+    that can be trained.
+    """
     model = empty_model(recipe, vocabulary_size)
-    initialise(model, recipe.seed)
+    if isinstance(model, Transformer) and recipe.model.module is None:
+        initialise(model, recipe.seed)
     return model
+
+
+def model_shapes(recipe: Recipe, vocabulary_size: int) -> tuple[Shape, ...] | None:
+    """A recipe with a module of one's own → its tensors, without making them; None if that fails.
+
+    It is built on torch's device `meta`, which knows shapes and no numbers.
+    """
+    try:
+        with seeded("shapes", torch.device("cpu")), torch.device("meta"):
+            module = made(_function(recipe), "", recipe.model, vocabulary_size)
+        if isinstance(module, LanguageModel):
+            own: Any = module
+            roles = own.roles()
+        else:
+            guest = Guest(module, context=recipe.model.context, vocabulary_size=vocabulary_size)
+            roles = guest.roles()
+        return tuple(
+            Shape(name, tuple(parameter.shape), roles[name])
+            for name, parameter in module.named_parameters()
+        )
+    except Exception:  # the training itself will say what is wrong
+        return None
 
 
 def training_batches(recipe: Recipe, corpus: Corpus, plan: DataPlan | None = None) -> Batches:
@@ -38,3 +82,25 @@ def training_batches(recipe: Recipe, corpus: Corpus, plan: DataPlan | None = Non
 def held_out_rows(recipe: Recipe, corpus: Corpus, split: str) -> Rows:
     """A recipe, its corpus and a split → the rows of it that are scored."""
     return Rows(corpus, split, recipe.model.context)
+
+
+def _function(recipe: Recipe) -> Callable[..., Any]:
+    assert recipe.model.module is not None
+    return resolve(recipe.model.module, {}, "module")
+
+
+def _own_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
+    """The module of `model.module` with its own first weights, drawn from the recipe's seed.
+
+    One that offers all of `LanguageModel` is taken as it is, any other one as a `Guest`.
+    """
+    assert recipe.model.module is not None
+    function, name = _function(recipe), recipe.model.module.name
+    with seeded(f"{recipe.seed} module", torch.device("cpu")):
+        module = made(function, name, recipe.model, vocabulary_size)
+    if isinstance(module, LanguageModel):
+        return module
+    guest = Guest(module, context=recipe.model.context, vocabulary_size=vocabulary_size)
+    guest.code_version = version_of(function)
+    refuse_unfit(guest, document_mask=recipe.train.document_mask)
+    return guest

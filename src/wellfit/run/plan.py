@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 from wellfit.errors import DataError, WellfitError
 from wellfit.plan.devices import Machine, gpu, reported
 from wellfit.plan.fit import Apply
+from wellfit.plan.guest import plan_guest
 from wellfit.plan.length import Counts
 from wellfit.plan.plan import Plan, plan
 from wellfit.recipe.schema import Recipe
@@ -64,6 +65,20 @@ def plan_file(
 
         measured = calibrate(recipe, vocabulary_size, corpus)
 
+    if recipe.model.module is not None:
+        from wellfit.run.parts import model_shapes
+
+        return plan_guest(
+            recipe,
+            machine,
+            precision,
+            model_shapes(recipe, vocabulary_size),
+            vocabulary_size=vocabulary_size,
+            vocabulary_origin=origin,
+            counts=counts_of(corpus) if corpus else None,
+            price=price,
+            measured=measured,
+        )
     return plan(
         recipe,
         machine,
@@ -106,6 +121,18 @@ def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> P
         machine = replace(machine, memory=int(about.total_memory))
     elif where.name == "mps":
         machine = replace(machine, name="this Mac's GPU", device="mps")
+    if recipe.model.module is not None:
+        from wellfit.run.parts import model_shapes
+
+        return plan_guest(
+            recipe,
+            machine,
+            "bf16" if how.name == "bf16" else "fp32",
+            model_shapes(recipe, corpus.vocabulary_size),
+            vocabulary_size=corpus.vocabulary_size,
+            vocabulary_origin="its corpus",
+            counts=counts_of(corpus),
+        )
     return plan(
         recipe,
         machine,
@@ -202,7 +229,12 @@ def counts_of(corpus: Corpus) -> Counts:
 def _vocabulary(recipe: Recipe, corpus: Corpus | None) -> tuple[int, str]:
     if corpus is not None:
         return corpus.vocabulary_size, "its corpus"
+    tokens = recipe.data.tokens
+    if tokens is not None and tokens.vocabulary_size is not None:
+        return tokens.vocabulary_size, "data.tokens.vocabulary_size"
     section = recipe.data.tokenizer
+    if tokens is not None:
+        section = section.model_copy(update={"file": tokens.tokenizer})
     if section.file:
         from wellfit.data.tokens.tokenizer import load as load_tokenizer
 

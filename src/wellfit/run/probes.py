@@ -43,7 +43,12 @@ def evaluator(
 def sampler(
     model: LanguageModel, corpus: Corpus, recipe: Recipe
 ) -> Callable[[int], Iterator[Record]]:
-    """A probe that continues the recipe's prompts and gives the likeliest next tokens of each."""
+    """A probe that continues the recipe's prompts and gives the likeliest next tokens of each.
+
+    Without a tokenizer it says once that there are no samples, and why.
+    """
+    if not corpus.has_tokenizer:
+        return _silent(recipe)
     tokenizer = corpus.tokenizer()
     spellings = tokenizer.token_bytes()
 
@@ -72,5 +77,21 @@ def sampler(
             except RunError as error:
                 # Logits that are not finite cannot be drawn from; the training itself goes on.
                 yield Event(step, "no_sample", str(error), {"prompt": prompt})
+
+    return probe
+
+
+def _silent(recipe: Recipe) -> Callable[[int], Iterator[Record]]:
+    told = not recipe.monitor.prompts
+
+    def probe(step: int) -> Iterator[Record]:
+        nonlocal told
+        if not told:
+            told = True
+            text = (
+                "the tokens came without a tokenizer, so prompts cannot be read and nothing can be "
+                "shown; name it as data.tokens.tokenizer"
+            )
+            yield Event(step, "no_sample", text, {"prompts": list(recipe.monitor.prompts)})
 
     return probe

@@ -35,10 +35,13 @@ def refuse_another_model(recipe: Recipe, folder: Path) -> None:
         return
     before, now = load_recipe(kept).model.model_dump(), recipe.model.model_dump()
     # The dial only fills the other values in; alone it means nothing.
+    compared = [name for name in now if name != "size"]
+    if before["module"] is not None and now["module"] is not None:
+        compared = ["module", "context"]
     differences = [
         f"model.{name} was {before[name]} and is {now[name]}"
-        for name in now
-        if name != "size" and before[name] != now[name]
+        for name in compared
+        if before[name] != now[name]
     ]
     if differences:
         raise RunError(
@@ -64,7 +67,7 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
             "device": {"name": where.name, "why": where.why},
             "precision": {"name": how.name, "why": how.why},
             "matrix_peak_flops": peak,
-            "parameters": parameter_count(recipe.model, corpus.vocabulary_size),
+            "parameters": _parameters(recipe, corpus),
         }
     )
     pointer = {
@@ -73,5 +76,21 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
         "vocabulary_size": corpus.vocabulary_size,
     }
     replace_file(run_folder.path / "corpus.json", json.dumps(pointer, indent=2) + "\n")
-    flops = flops_per_token(recipe.model, corpus.vocabulary_size)
-    return Measures(device=where.name, flops_per_token=float(flops), matrix_peak=peak)
+    # Of a module of one's own the arithmetic is not known.
+    flops = None
+    if recipe.model.module is None:
+        flops = float(flops_per_token(recipe.model, corpus.vocabulary_size))
+    return Measures(device=where.name, flops_per_token=flops, matrix_peak=peak)
+
+
+def _parameters(recipe: Recipe, corpus: Corpus) -> int | None:
+    """Numbers that are trained; None where a module of one's own does not tell before it is made.
+
+    The event `started` tells it in any case.
+    """
+    if recipe.model.module is None:
+        return parameter_count(recipe.model, corpus.vocabulary_size)
+    from wellfit.run.parts import model_shapes
+
+    shapes = model_shapes(recipe, corpus.vocabulary_size)
+    return None if shapes is None else sum(shape.parameters for shape in shapes)

@@ -105,10 +105,15 @@ class Terminal:
 
 def evaluation_lines(scores: Evaluated) -> str:
     """Held-out scores → lines for a person."""
+    size, bits = f"{scores.bytes:,} bytes, ", "unknown: no tokenizer tells the bytes of the tokens"
+    if scores.bits_per_byte is None or scores.bits_per_byte_se is None:
+        size = ""
+    else:
+        bits = f"{scores.bits_per_byte:.4f} ± {scores.bits_per_byte_se:.4f}"
     lines = [
         f"{scores.split} split at step {scores.step}: {scores.documents:,} documents, "
-        f"{scores.bytes:,} bytes, {scores.tokens:,} tokens",
-        f"  bits per byte  {scores.bits_per_byte:.4f} ± {scores.bits_per_byte_se:.4f}",
+        f"{size}{scores.tokens:,} tokens",
+        f"  bits per byte  {bits}",
         f"  loss           {scores.loss:.4f} ± {scores.loss_se:.4f} nats per token",
         f"  perplexity     {scores.perplexity:.2f}",
         f"  accuracy       {scores.accuracy:.2%} ± {scores.accuracy_se:.2%}",
@@ -118,6 +123,7 @@ def evaluation_lines(scores: Evaluated) -> str:
             f"  {printable(domain):<14} {scored['bits_per_byte']:.4f} bits per byte, "
             f"{scored['bytes']:,.0f} bytes"
             for domain, scored in scores.by_domain.items()
+            if scored["bits_per_byte"] is not None
         ]
     return "\n".join(lines)
 
@@ -200,6 +206,9 @@ def corpus_lines(corpus: Corpus) -> str:
     for split in corpus.splits:
         table = corpus.documents(split)
         size, tokens = int(table.bytes.sum()), int(table.tokens.sum())
+        if (table.bytes < 0).any():  # no tokenizer tells them
+            lines.append(f"  {split:<11} {len(table):>9,} documents {tokens:>13,} tokens")
+            continue
         lines.append(
             f"  {split:<11} {len(table):>9,} documents {size:>14,} bytes {tokens:>13,} tokens "
             f"({size / max(tokens, 1):.2f} bytes a token)"
@@ -225,8 +234,12 @@ def place_lines(place: Place) -> str:
             else " (the file spells these bytes differently: cleaning, an escape or its encoding)"
         )
         lines.append(f"  bytes {place.start_byte}–{place.end_byte}{kind}")
-    lines.append(f"  token {place.token} {place.text.decode(errors='replace')!r}")
+    said = f" {place.text.decode(errors='replace')!r}"
+    if place.read_text is None and not place.text:  # of tokens made elsewhere nobody knows it
+        said = ""
+    lines.append(f"  token {place.token}{said}")
     marked = f"{place.before}⟦{place.clean_text}⟧{place.after}"
-    lines += ["  │ " + printable(line) for line in marked.splitlines()]
+    if said:
+        lines += ["  │ " + printable(line) for line in marked.splitlines()]
     lines.append(f"  document {place.document} of {place.source}")
     return "\n".join(lines)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from wellfit.data.corpus import Corpus
 from wellfit.errors import CheckpointError, DataError, RunError
-from wellfit.model.transformer import Transformer
 from wellfit.recipe.load import load_recipe
 from wellfit.recipe.schema import Recipe, Sampling
 from wellfit.records import Evaluated
@@ -28,7 +27,7 @@ class Trained:
 
     recipe: Recipe
     corpus: Corpus
-    model: Transformer
+    model: LanguageModel
     step: int
 
 
@@ -134,9 +133,10 @@ def open_run(run: Path, which: str = "") -> Trained:
     # What was trained in fp8 is scored in bf16, as it was between its steps, on any device.
     wanted = "bf16" if recipe.train.precision == "fp8" else recipe.train.precision
     where, how = choose(recipe.train.device, wanted)
-    model.to(torch.device(where.name))
+    if isinstance(model, torch.nn.Module):
+        model.to(torch.device(where.name))
     model.compute_dtype = compute_dtype(how.name)
-    model.eval()
+    model.train(False)
     return Trained(recipe, corpus, model, checkpoint.read_state(path).step)
 
 
@@ -202,7 +202,8 @@ def generate_from_run(
 ) -> Iterator[str]:
     """A run folder and a prompt → pieces of the continuation as they are drawn.
 
-    `which` is as for `choose_checkpoint`.
+    `which` is as for `choose_checkpoint`. Where the tokens came without a tokenizer, the prompt
+    and what follows it are ids with spaces between them.
     """
     from wellfit.errors import WellfitError
     from wellfit.generation.generate import generate
@@ -220,7 +221,27 @@ def generate_from_run(
         raise WellfitError("; ".join(wrong), where="generate")
     sampling = Sampling(tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     trained = open_run(run, which)
+    if not trained.corpus.has_tokenizer:
+        return _ids_from_run(trained, prompt, sampling)
     tokenizer = trained.corpus.tokenizer()
     ids = [tokenizer.separator, *tokenizer.encode(prompt)]
     new = generate(trained.model, ids, sampling, stop_ids=(tokenizer.separator,))
     return stream_text(new, tokenizer.decode, ids)
+
+
+def _ids_from_run(trained: Trained, prompt: str, sampling: Sampling) -> Iterator[str]:
+    """The continuation in ids of a prompt in ids; WellfitError where it is none."""
+    from wellfit.errors import WellfitError
+    from wellfit.generation.generate import generate
+
+    corpus, words = trained.corpus, prompt.split()
+    if not all(w.isascii() and w.isdecimal() and int(w) < corpus.vocabulary_size for w in words):
+        raise WellfitError(
+            "the run's tokens came without a tokenizer, so a prompt is ids from 0 to "
+            f"{corpus.vocabulary_size - 1} with spaces between them",
+            where="prompt",
+            way_out="Write it so, or name data.tokens.tokenizer before training.",
+        )
+    ids = [corpus.separator, *map(int, words)]
+    new = generate(trained.model, ids, sampling, stop_ids=(corpus.separator,))
+    return (f" {one}" for one in new)

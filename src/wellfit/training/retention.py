@@ -34,7 +34,7 @@ def score_of(record: Evaluated, by: str) -> Score | None:
     if record.split != named.split:
         return None
     if not named.domain:
-        return Score(record.step, by, float(getattr(record, named.score)))
+        return Score(record.step, by, _known(getattr(record, named.score), by))
     if named.domain not in record.by_domain:
         raise RunError(
             f"the {named.split} split has no domain {named.domain!r}, only "
@@ -42,7 +42,17 @@ def score_of(record: Evaluated, by: str) -> Score | None:
             where=f"train.best_by = {by}",
             way_out="Name one of those, or validation.loss for all of them, and resume.",
         )
-    return Score(record.step, by, float(record.by_domain[named.domain][named.score]))
+    return Score(record.step, by, _known(record.by_domain[named.domain][named.score], by))
+
+
+def _known(value: float | None, by: str) -> float:
+    if value is None:
+        raise RunError(
+            "the score is unknown here: no tokenizer tells the bytes of the tokens",
+            where=f"train.best_by = {by}",
+            way_out="Choose by validation.loss, or name data.tokens.tokenizer.",
+        )
+    return float(value)
 
 
 def refuse_without_scores(*, keep_best: int, stops_early: bool, evaluates: bool) -> None:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from wellfit.errors import RunError
 from wellfit.records import Event
-from wellfit.training import budget, checkpoint, compiling, optimizers, precision, schedules
+from wellfit.training import (
+    budget,
+    checkpoint,
+    compiling,
+    optimizers,
+    own_loss,
+    precision,
+    schedules,
+)
 from wellfit.training.allocator import keep_freed_memory
 from wellfit.training.average import Average
 from wellfit.training.rewind import set_aside
@@ -35,6 +43,7 @@ MATHEMATICS = (
     "schedule",
     "clip_norm",
     "clip_value",
+    "loss",
     "label_smoothing",
     "z_loss",
     "document_mask",
@@ -143,7 +152,9 @@ def prepare(
         "float8_matrices": float8_matrices,
         "keeps_freed_memory": keep_freed_memory(),
         "evaluated_weights": "average" if section.ema_decay else "weights",
+        "pretrained": bool(getattr(model, "pretrained", False)),
     }
+    build |= own_code(section, model)
     made = built(section.optimizer, model)
     average = Average(parameters, section.ema_decay) if section.ema_decay else None
     stepper = Stepper(
@@ -199,6 +210,18 @@ def built(settings: schema.Optimizer, model: LanguageModel) -> optimizers.Optimi
     factors = optimizers.width_factors(settings, model.roles(), getattr(model, "width_ratio", 1.0))
     parameters = dict(model.named_parameters())
     return optimizers.build(settings, parameters, model.roles(), factors=factors)
+
+
+def own_code(section: schema.Train, model: LanguageModel) -> dict[str, str]:
+    """A section and a model on its device in; versions of the user's own loss and module out.
+
+    The loss is tried before anything is trained with it: RunError where it gives no nats.
+    """
+    versions = {"module": str(getattr(model, "code_version", ""))}
+    if section.loss is not None:
+        own_loss.try_out(section.loss, model)
+        versions["loss"] = own_loss.version(section.loss)
+    return {name: version for name, version in versions.items() if version}
 
 
 def recompute_as(model: LanguageModel, wanted: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wellfit.data.batches import IGNORED
+from wellfit.training.own_loss import OwnLoss, own_losses
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,8 @@ class Objective:
     document_mask: bool = True
     label_smoothing: float = 0.0
     z_loss: float = 0.0
+    loss: OwnLoss | None = None
+    """Minimised in place of the cross-entropy, which is reported all the same."""
     clip_norm: float = 0.0
     """Largest 2-norm of the gradient; 0 turns it off."""
     clip_value: float = 0.0
@@ -115,7 +118,12 @@ def accumulate(
         model.dropout_key(*key, first)
         with keeping():
             hidden = model.hidden(_on(device, batch.tokens[part]), *places)
-            if more:
+            if objective.loss is not None:
+                with torch.no_grad():
+                    losses = model.token_loss(hidden, labels)
+                own = own_losses(model, objective.loss, hidden, labels, batch.labels[part])
+                aim = own.sum() / max(count, 1)
+            elif more:
                 losses, extra = model.token_objective(
                     hidden,
                     labels,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from wellfit.training import own_loss
 from wellfit.training.gate import Gate
 from wellfit.training.loss_scale import LossScale
 from wellfit.training.offload import courier_for, offloaded
@@ -43,6 +44,7 @@ class Stepper:
             document_mask=section.document_mask,
             label_smoothing=section.label_smoothing,
             z_loss=section.z_loss,
+            loss=own_loss.resolved(section.loss),
             clip_norm=section.clip_norm,
             clip_value=section.clip_value,
         )

@@ -37,6 +37,7 @@ def at_start(setup: Setup, state: State) -> Generator[Record, None, bool]:
             micro_batch=section.micro_batch,
             separator=getattr(setup.batches, "separator", None),
             step=step,
+            pretrained=bool(getattr(setup.model, "pretrained", False)),
         )
     )
     yield from proofs

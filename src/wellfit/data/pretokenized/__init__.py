@@ -1,0 +1,1 @@
+"""Tokens that another program has made → a corpus folder like any other."""

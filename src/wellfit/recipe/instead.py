@@ -1,0 +1,57 @@
+"""Settings that another one takes the place of: refused where written, left out where shown.
+
+A model of one's own has its own layers, and tokens made elsewhere need no cleaning: a setting that
+would do nothing is a fault, not a decoration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from wellfit.recipe.yaml_lines import Place
+
+if TYPE_CHECKING:
+    from wellfit.recipe.section import Section
+
+INSTEAD: dict[Place, tuple[tuple[str, ...], str]] = {
+    ("model", "module"): (
+        ("size", "context"),
+        "a module of your own has its own shape; give it as an argument of model.module",
+    ),
+    ("data", "tokens"): (
+        ("folder", "sources"),
+        "tokens are taken as they are: they were cleaned, chosen and encoded elsewhere",
+    ),
+}
+"""Setting → the others of its section that still mean something, and why the rest does not.
+
+`data.sources` beside `data.tokens` has a sentence of its own in the schema."""
+
+
+def idle_faults(recipe: Mapping[str, Any]) -> list[tuple[Place, str]]:
+    """A recipe as written, before the dial → (place, sentence) for each setting without effect.
+
+    >>> idle_faults({"model": {"module": "my:net", "context": 64, "layers": 2}})[0][0]
+    ('model', 'layers')
+    """
+    faults: list[tuple[Place, str]] = []
+    for (section, chief), (kept, why) in INSTEAD.items():
+        holder = recipe.get(str(section))
+        if not isinstance(holder, Mapping) or holder.get(chief) is None:
+            continue
+        for name in holder:
+            if name != chief and name not in kept:
+                told = f"{section}.{name} does nothing beside {section}.{chief}: {why}"
+                faults.append(((section, str(name)), told))
+    return faults
+
+
+def shown_fields(section: Section, place: Place) -> list[str]:
+    """A section and its place → its settings that mean something, in the schema's order."""
+    fields = list(type(section).model_fields)
+    for (owner, chief), (kept, _) in INSTEAD.items():
+        if place == (owner,) and getattr(section, str(chief)) is not None:
+            kept = tuple(name for name in kept if name != "sources")
+            return [name for name in fields if name == chief or name in kept]
+    return fields
