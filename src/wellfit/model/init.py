@@ -1,7 +1,8 @@
 """First weights: a pure function of the seed and each tensor's name.
 
 `scaled_normal` is GPT-2's: every matrix and table from N(0, 0.02²), those that write into the
-residual stream from N(0, 0.02²/(2·layers)).
+residual stream from N(0, 0.02²/(2·layers)): two writes a layer, and three in a decoder that reads
+a source; the layers are those of the own stack.
 
 `zero_projections` keeps the variance of features near 1: embeddings come from N(0, 1), matrices
 from N(0, 0.85²/fan_in), and what writes into the residual stream (attention.output and
@@ -55,7 +56,9 @@ def standard_deviation(model: Transformer, name: str, role: Role, fan_in: int) -
     if role == "bias":
         return 0.0
     if section.init == "scaled_normal":
-        return 0.02 / math.sqrt(2 * section.layers) if writes else 0.02
+        reads = section.reading_layers
+        count = 2 * reads if name.startswith("encoder_") else (3 if reads else 2) * section.layers
+        return 0.02 / math.sqrt(count) if writes else 0.02
     if role == "head" or (writes and not section.post_norm):
         return 0.0
     if role in ("embedding", "position"):

@@ -21,7 +21,9 @@ class _Scores(torch.autograd.Function):
     copies a whole gradient for a mask that is added in place."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool
+    ) -> Tensor:
         rows, heads, tokens, width = query.shape
         groups, keys = key.shape[1:3]
         shape = (rows, groups, heads // groups, tokens, width)
@@ -31,7 +33,7 @@ class _Scores(torch.autograd.Function):
         # In memory [B, T, H, W]: joining the heads afterwards copies nothing.
         read = query.new_empty(rows, tokens, heads, width).transpose(1, 2)
         kept = []
-        for first, last, seen in _blocks(tokens, keys):
+        for first, last, seen in _blocks(tokens, keys, causal):
             part = queries[:, :, first:last].flatten(1, 2)
             scores = torch.baddbmm(
                 part.new_zeros(()),
@@ -40,7 +42,7 @@ class _Scores(torch.autograd.Function):
                 beta=0,
                 alpha=width**-0.5,
             )
-            _hide(scores.view(*shape[:3], last - first, seen), mask, first, last)
+            _hide(scores.view(*shape[:3], last - first, seen), mask, first, last, causal)
             weights = torch.softmax(scores, dim=-1)
             got = torch.bmm(weights, values[:, :seen])
             read[:, :, first:last] = got.view(rows, heads, last - first, width)
@@ -48,10 +50,11 @@ class _Scores(torch.autograd.Function):
                 kept.append(weights)
         ctx.save_for_backward(queries, facing, values, *kept)
         ctx.shapes = query.shape, key.shape
+        ctx.causal = causal
         return read
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         queries, facing, values, *kept = ctx.saved_tensors
         query_shape, key_shape = ctx.shapes
         tokens, keys = query_shape[2], key_shape[2]
@@ -59,7 +62,8 @@ class _Scores(torch.autograd.Function):
         query_grad = torch.empty_like(queries)
         key_grad, value_grad = torch.zeros_like(facing), torch.zeros_like(values)
         scale = query_shape[3] ** -0.5
-        for (first, last, seen), weights in zip(_blocks(tokens, keys), kept, strict=True):
+        blocks = _blocks(tokens, keys, ctx.causal)
+        for (first, last, seen), weights in zip(blocks, kept, strict=True):
             part = queries[:, :, first:last].flatten(1, 2)
             got = grad[:, :, first:last].flatten(1, 2)
             value_grad[:, :seen].baddbmm_(weights.transpose(1, 2), got)
@@ -73,36 +77,44 @@ class _Scores(torch.autograd.Function):
             key_grad.view(key_shape),
             value_grad.view(key_shape),
             None,
+            None,
         )
 
 
-def _blocks(tokens: int, keys: int) -> list[tuple[int, int, int]]:
-    """T queries that end S keys → first query, one past the last, and keys that they may see.
+def _blocks(tokens: int, keys: int, causal: bool = True) -> list[tuple[int, int, int]]:
+    """T queries and S keys → first query, one past the last, and keys that they may see.
 
-    >>> _blocks(200, 200)
-    [(0, 128, 128), (128, 200, 200)]
+    Causal queries are the last of the keys.
+
+    >>> _blocks(200, 200), _blocks(200, 50, causal=False)
+    ([(0, 128, 128), (128, 200, 200)], [(0, 128, 50), (128, 200, 50)])
     """
     firsts = range(0, tokens, BLOCK)
     lasts = [min(first + BLOCK, tokens) for first in firsts]
-    return [(a, b, keys - tokens + b) for a, b in zip(firsts, lasts, strict=True)]
+    return [
+        (a, b, keys - tokens + b if causal else keys) for a, b in zip(firsts, lasts, strict=True)
+    ]
 
 
-def _hide(scores: Tensor, mask: Tensor | None, first: int, last: int) -> None:
+def _hide(scores: Tensor, mask: Tensor | None, first: int, last: int, causal: bool) -> None:
     """Scores [B, G, Q, t, s] of queries first…last: −∞ is added where a key is not to be seen."""
     size, seen = last - first, scores.shape[-1]
     if mask is not None:
         scores.add_(mask[:, :, first:last, :seen].unsqueeze(1))
         return
-    if size == 1:
-        return  # the last token, which sees all
+    if size == 1 or not causal:
+        return  # a last token, which sees all, as do those that look both ways
     later = torch.full((size, size), -torch.inf, dtype=scores.dtype, device=scores.device)
     scores[..., seen - size :].add_(later.triu(1))
 
 
-def score_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+def score_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, causal: bool = True
+) -> Tensor:
     """Queries [B, H, T, W], keys and values [B, G, S, W] → softmax(q·kᵀ/√W + mask)·v [B, H, T, W].
 
     Causal: query t sees keys up to S − T + t. The mask [B or 1, 1, T, S] hides those and perhaps
-    more; None hides those only.
+    more; None hides those only. Without `causal` every query sees every key that the mask leaves.
     """
-    return cast(Tensor, _Scores.apply(query, key, value, mask))  # type: ignore[no-untyped-call]
+    result = _Scores.apply(query, key, value, mask, causal)  # type: ignore[no-untyped-call]
+    return cast(Tensor, result)

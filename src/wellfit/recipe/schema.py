@@ -12,6 +12,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from wellfit.recipe.data_section import Data, Duplicates, Source, Split, Tokenizer
 from wellfit.recipe.model_section import Model, Role, Size
+from wellfit.recipe.objective_section import Objective, objective_kind, refuse_contradictions
 from wellfit.recipe.optimizer_section import (
     OPTIMIZERS,
     SGD,
@@ -45,6 +46,7 @@ __all__ = [
     "Model",
     "Monitor",
     "Muon",
+    "Objective",
     "Optimizer",
     "Recipe",
     "Role",
@@ -59,6 +61,7 @@ __all__ = [
     "StopEarly",
     "Tokenizer",
     "Train",
+    "objective_kind",
 ]
 
 
@@ -124,4 +127,15 @@ class Recipe(Section):
                 f"train.batch_tokens {batch} is not a multiple of model.context {context}; "
                 f"try {max(1, round(batch / context)) * context}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Recipe:
+        refuse_contradictions(
+            self.model.kind,
+            self.train.objective,
+            context=self.model.context,
+            document_mask=self.train.document_mask,
+            best_by=self.train.best_by,
+        )
         return self
