@@ -104,8 +104,9 @@ class Evaluated:
     loss: float
     loss_se: float
     perplexity: float
-    bits_per_byte: float
-    bits_per_byte_se: float
+    bits_per_byte: float | None
+    """None where the model predicts only some tokens of a text."""
+    bits_per_byte_se: float | None
     accuracy: float
     """Share of tokens whose most probable prediction is right."""
     accuracy_se: float
@@ -114,7 +115,7 @@ class Evaluated:
     documents: int
     seconds: float
     by_domain: dict[str, dict[str, float]] = field(default_factory=dict)
-    """domain → {loss, bits_per_byte, accuracy, tokens, bytes}"""
+    """domain → {loss, bits_per_byte, accuracy, tokens, bytes}; what is unknown is left out"""
 
 
 @dataclass(frozen=True, slots=True)

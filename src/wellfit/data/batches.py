@@ -11,7 +11,7 @@ workers, devices or micro-batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,31 @@ class Batch:
     end (the very last document of a split has no end)."""
     source: Source | None = None
     """Where the rows are targets: what they are made from."""
+
+    def part(self, rows: slice) -> Batch:
+        """Some of the rows, with their sources."""
+        taken = (getattr(self, name)[rows] for name in ARRAYS)
+        if self.source is None:
+            return Batch(*taken)
+        read = Source(*(getattr(self.source, name)[rows] for name in SOURCE_ARRAYS))
+        return replace(Batch(*taken), source=read)
+
+
+ARRAYS = ("tokens", "labels", "positions", "segments", "documents")
+SOURCE_ARRAYS = ("tokens", "positions", "segments")
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Several batches of one width → one with all their rows."""
+
+    def together(parts: Sequence[object], name: str) -> Array:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    whole = Batch(*(together(batches, name) for name in ARRAYS))
+    sources = [batch.source for batch in batches if batch.source is not None]
+    if not sources:
+        return whole
+    return replace(whole, source=Source(*(together(sources, name) for name in SOURCE_ARRAYS)))
 
 
 Corrupt = Callable[[Batch, Array], Batch]

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wellfit.errors import DataError
 from wellfit.evaluation.ratio import ratio
-from wellfit.model.protocol import LanguageModel
+from wellfit.model.protocol import Beside, LanguageModel
 from wellfit.records import Evaluated
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ def evaluate(
     Documents are scored whole, so the bytes are exact. `tokens` = 0 scores all; otherwise
     documents spread evenly over the split, as many as hold that many tokens (`choose_documents`).
 
+    Where rows hide something, only that is scored: loss and accuracy are those of the labels, and
+    bits a byte are unknown (None), since most bytes of a text were never predicted.
+
     The arithmetic is in `model.compute_dtype`. Dropout is off; the mode of the model is restored.
     Raises DataError where nothing can be scored.
     """
@@ -70,7 +74,8 @@ def evaluate(
                 sums += _score(model, batch, wanted)
     finally:
         model.train(training)
-    return _summary(sums, documents, step, split, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return _summary(sums, documents, step, split, seconds, whole=rows.corrupt is None)
 
 
 def choose_documents(lengths: NDArray[Any], tokens: int) -> NDArray[np.int64]:
@@ -110,11 +115,15 @@ def _score(model: LanguageModel, batch: Batch, wanted: NDArray[np.bool_]) -> NDA
     owner = np.asarray(batch.documents)
     labels = np.where(wanted[np.maximum(owner, 0)], batch.labels, -100)
     scored = labels >= 0
-    hidden = model.hidden(
-        torch.as_tensor(batch.tokens, device=device),
-        torch.as_tensor(batch.positions, device=device),
-        torch.as_tensor(batch.segments, device=device),
-    )
+
+    def there(array: NDArray[np.int64]) -> Tensor:
+        return torch.as_tensor(array, device=device)
+
+    more: Beside = {}
+    if (source := batch.source) is not None:
+        more["source"] = there(source.tokens), there(source.positions), there(source.segments)
+    places = there(batch.positions), there(batch.segments)
+    hidden = model.hidden(there(batch.tokens), *places, **more)
     targets = torch.as_tensor(labels, device=device)
     losses = model.token_loss(hidden, targets).cpu().double().numpy()[scored]
     picked = hidden[torch.as_tensor(scored, device=device)]
@@ -132,25 +141,30 @@ def _summary(
     step: int,
     split: str,
     seconds: float,
+    *,
+    whole: bool,
 ) -> Evaluated:
+    """Sums [3, documents] → scores; `whole` says that every token of a text was predicted."""
     # A split's last document has no label where it is only a separator.
     scored = sums[2] > 0
     nats, right, tokens = sums[:, scored]
     length = np.asarray(documents.bytes, dtype=np.float64)[scored]
     domains = np.asarray(documents.domain)[scored]
     loss, loss_se = ratio(nats, tokens)
-    bits, bits_se = ratio(nats / math.log(2), length)
+    bits, bits_se = ratio(nats / math.log(2), length) if whole else (None, None)
     accuracy, accuracy_se = ratio(right, tokens)
     by_domain = {}
     for domain in sorted(set(domains.tolist())):
         inside = domains == domain
         by_domain[str(domain)] = {
             "loss": ratio(nats[inside], tokens[inside])[0],
-            "bits_per_byte": ratio(nats[inside] / math.log(2), length[inside])[0],
             "accuracy": ratio(right[inside], tokens[inside])[0],
             "tokens": int(tokens[inside].sum()),
             "bytes": int(length[inside].sum()),
         }
+        if whole:
+            bits_inside = ratio(nats[inside] / math.log(2), length[inside])[0]
+            by_domain[str(domain)]["bits_per_byte"] = bits_inside
     return Evaluated(
         step=step,
         split=split,

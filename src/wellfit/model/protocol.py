@@ -5,7 +5,7 @@ Axes: B rows, T tokens of a row, D width, V vocabulary entries.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = "tuple[Tensor, Tensor | None, Tensor | None]"
 """What an encoder-decoder reads: ids [B, S], and their positions and segments [B, S] or None."""
+
+
+class Beside(TypedDict, total=False):
+    """What `hidden` is given beside tokens and their places: nothing, but to an encoder-decoder."""
+
+    source: Source
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""The transformer, from its parts: a decoder, an encoder, or a decoder that reads an encoder's work.
+"""The transformer, from its parts: a decoder, an encoder, or both in one.
 
 Axes: B rows, T tokens of a row, S tokens of a source, D width, V vocabulary entries.
 """

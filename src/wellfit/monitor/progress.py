@@ -283,10 +283,11 @@ def sentence(record: Record) -> str:
     'step 7: stopped. Ctrl-C was pressed.'
     """
     if isinstance(record, Evaluated):
+        known = record.bits_per_byte is not None
+        bits = f"{record.bits_per_byte:.4f} bits per byte, " if known else ""
         return (
             f"step {record.step}: {printable(record.split)} loss {record.loss:.4f} "
-            f"± {record.loss_se:.4f}, {record.bits_per_byte:.4f} bits per byte, "
-            f"accuracy {record.accuracy:.1%}"
+            f"± {record.loss_se:.4f}, {bits}accuracy {record.accuracy:.1%}"
         )
     if isinstance(record, Sampled):
         text = printable(record.prompt + record.text)

@@ -12,7 +12,12 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from wellfit.recipe.data_section import Data, Duplicates, Source, Split, Tokenizer
 from wellfit.recipe.model_section import Model, Role, Size
-from wellfit.recipe.objective_section import Objective, objective_kind, refuse_contradictions
+from wellfit.recipe.objective_section import (
+    Objective,
+    objective_kind,
+    refuse_contradictions,
+    target_places,
+)
 from wellfit.recipe.optimizer_section import (
     OPTIMIZERS,
     SGD,
@@ -62,6 +67,7 @@ __all__ = [
     "Tokenizer",
     "Train",
     "objective_kind",
+    "target_share",
 ]
 
 
@@ -139,3 +145,10 @@ class Recipe(Section):
             best_by=self.train.best_by,
         )
         return self
+
+
+def target_share(recipe: Recipe) -> float:
+    """A recipe → places of a target for each token of a row: 1 but in an encoder_decoder."""
+    if recipe.model.kind != "encoder_decoder":
+        return 1.0
+    return target_places(recipe.model.context, recipe.train.objective) / recipe.model.context

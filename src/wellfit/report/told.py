@@ -50,6 +50,11 @@ def score_words(material: Material) -> str:
     if not scores:
         return ""
     last = scores[0]
+    if last.bits_per_byte is None:
+        return (
+            f"On text it has never seen it guesses {share(last.accuracy, decimals=1)} of the "
+            f"tokens right that are hidden from it, at {figure(last.loss)} nats each."
+        )
     error = spread(last.bits_per_byte_se)
     bits = f"{figure(last.bits_per_byte)}{f' {error}' if error else ''}"
     return (

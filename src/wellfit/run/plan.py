@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wellfit.data.corrupt.marks import marks
 from wellfit.errors import DataError, WellfitError
 from wellfit.plan.devices import Machine, gpu, reported
 from wellfit.plan.fit import Apply
@@ -110,7 +111,7 @@ def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> P
         recipe,
         machine,
         "bf16" if how.name == "bf16" else "fp32",
-        vocabulary_size=corpus.vocabulary_size,
+        vocabulary_size=_vocabulary(recipe, corpus)[0],
         vocabulary_origin="its corpus",
         counts=counts_of(corpus),
         apply=apply,
@@ -200,14 +201,19 @@ def counts_of(corpus: Corpus) -> Counts:
 
 
 def _vocabulary(recipe: Recipe, corpus: Corpus | None) -> tuple[int, str]:
-    if corpus is not None:
+    """A recipe and its corpus, if any → entries of the model, marks included, and whose."""
+    section, kind = recipe.data.tokenizer, recipe.model.kind
+    if corpus is not None and kind == "decoder":
         return corpus.vocabulary_size, "its corpus"
-    section = recipe.data.tokenizer
-    if section.file:
+    if corpus is not None or section.file:
         from wellfit.data.tokens.tokenizer import load as load_tokenizer
 
-        return load_tokenizer(Path(section.file)).vocabulary_size, section.file
-    return section.vocabulary_size, "data.tokenizer.vocabulary_size"
+        found = corpus.tokenizer() if corpus is not None else load_tokenizer(Path(section.file))
+        known = found.backend.get_vocab(with_added_tokens=True)
+        entries = marks(kind, known, found.vocabulary_size, found.separator).vocabulary_size
+        return entries, section.file if corpus is None else "its corpus"
+    entries = marks(kind, {}, section.vocabulary_size, 0).vocabulary_size
+    return entries, "data.tokenizer.vocabulary_size"
 
 
 def _local_gpu(folder: Path = NVIDIA) -> str | None:

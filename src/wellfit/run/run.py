@@ -15,7 +15,7 @@ from wellfit.recipe.schema import Recipe
 from wellfit.recipe.show import recipe_text
 from wellfit.records import Event, Request
 from wellfit.run.conclude import Outcome, conclude
-from wellfit.run.parts import first_model, training_batches
+from wellfit.run.parts import first_model, training_batches, vocabulary_of
 from wellfit.run.plan import plan_of_run
 from wellfit.run.probes import evaluator, sampler
 from wellfit.run.setting import corpus_folder, refuse_another_model, settle
@@ -51,7 +51,7 @@ def run(
         plan = DataPlan.open(folder / "data-plan.jsonl")
         batches = training_batches(recipe, corpus, plan)
         measures = settle(recipe, corpus, run_folder)
-        model = first_model(recipe, corpus.vocabulary_size)
+        model = first_model(recipe, vocabulary_of(recipe, corpus))
         with Listener(run_folder, measures) as listener, stop_requests(requests):
             for record in train(
                 recipe.train,

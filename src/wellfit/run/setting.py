@@ -16,6 +16,7 @@ from wellfit.monitor.listen import Measures
 from wellfit.recipe.load import load_recipe
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.shapes import flops_per_token, parameter_count
+from wellfit.run.parts import vocabulary_of
 from wellfit.training import checkpoint
 from wellfit.training.precision import choose
 
@@ -54,6 +55,7 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
     `corpus.json` names the corpus relative to the run folder, so both can be moved together.
     """
     where, how = choose(recipe.train.device, recipe.train.precision)
+    entries = vocabulary_of(recipe, corpus)
     # A peak is measured in these two; of another arithmetic it is unknown, and so is the MFU.
     kinds: dict[str, Literal["fp32", "bf16"]] = {"fp32": "fp32", "bf16": "bf16"}
     kind = kinds.get(how.name)
@@ -64,14 +66,16 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
             "device": {"name": where.name, "why": where.why},
             "precision": {"name": how.name, "why": how.why},
             "matrix_peak_flops": peak,
-            "parameters": parameter_count(recipe.model, corpus.vocabulary_size),
+            "parameters": parameter_count(recipe.model, entries),
         }
     )
     pointer = {
         "folder": os.path.relpath(corpus.folder, run_folder.path),
         "digest": corpus.digest,
-        "vocabulary_size": corpus.vocabulary_size,
+        "vocabulary_size": entries,
     }
     replace_file(run_folder.path / "corpus.json", json.dumps(pointer, indent=2) + "\n")
-    flops = flops_per_token(recipe.model, corpus.vocabulary_size)
-    return Measures(device=where.name, flops_per_token=float(flops), matrix_peak=peak)
+    # Speed counts tokens with a label, and a decoder alone has one at every place.
+    whole = recipe.model.kind == "decoder"
+    flops = float(flops_per_token(recipe.model, entries)) if whole else None
+    return Measures(device=where.name, flops_per_token=flops, matrix_peak=peak)

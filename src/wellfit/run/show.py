@@ -105,21 +105,29 @@ class Terminal:
 
 def evaluation_lines(scores: Evaluated) -> str:
     """Held-out scores → lines for a person."""
+    bits = "unknown: only hidden tokens are predicted"
+    if scores.bits_per_byte is not None:
+        bits = f"{scores.bits_per_byte:.4f} ± {scores.bits_per_byte_se:.4f}"
     lines = [
         f"{scores.split} split at step {scores.step}: {scores.documents:,} documents, "
         f"{scores.bytes:,} bytes, {scores.tokens:,} tokens",
-        f"  bits per byte  {scores.bits_per_byte:.4f} ± {scores.bits_per_byte_se:.4f}",
+        f"  bits per byte  {bits}",
         f"  loss           {scores.loss:.4f} ± {scores.loss_se:.4f} nats per token",
         f"  perplexity     {scores.perplexity:.2f}",
         f"  accuracy       {scores.accuracy:.2%} ± {scores.accuracy_se:.2%}",
     ]
     if len(scores.by_domain) > 1:
         lines += [
-            f"  {printable(domain):<14} {scored['bits_per_byte']:.4f} bits per byte, "
-            f"{scored['bytes']:,.0f} bytes"
+            f"  {printable(domain):<14} {_of_domain(scored)}, {scored['bytes']:,.0f} bytes"
             for domain, scored in scores.by_domain.items()
         ]
     return "\n".join(lines)
+
+
+def _of_domain(scored: dict[str, float]) -> str:
+    if "bits_per_byte" in scored:
+        return f"{scored['bits_per_byte']:.4f} bits per byte"
+    return f"{scored['loss']:.4f} nats per token"
 
 
 def closing_lines(outcome: Outcome) -> str:
@@ -173,6 +181,8 @@ def proof_lines(proofs: Sequence[Proof]) -> str:
 
 def reference_lines(test: Evaluated, compressed: Compressed) -> str:
     """The test scores and what xz needs for the same text → one comparison in words."""
+    if test.bits_per_byte is None:
+        return ""
     return (
         f"On the same held-out text, xz -9 needs {compressed.one_by_one:.3f} bits per byte file "
         f"by file, xz -9e {compressed.together:.3f} on all of it at once;\n"

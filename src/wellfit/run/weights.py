@@ -14,7 +14,7 @@ from wellfit.model.transformer import Transformer
 from wellfit.recipe.load import load_recipe
 from wellfit.recipe.schema import Recipe, Sampling
 from wellfit.records import Evaluated
-from wellfit.run.parts import empty_model, held_out_rows
+from wellfit.run.parts import empty_model, held_out_rows, marks_of, vocabulary_of
 
 if TYPE_CHECKING:
     from wellfit.model.protocol import LanguageModel
@@ -129,7 +129,7 @@ def open_run(run: Path, which: str = "") -> Trained:
     recipe = load_recipe(recipe_file)
     path = choose_checkpoint(run, recipe, which)
     corpus = open_corpus(run)
-    model = empty_model(recipe, corpus.vocabulary_size)
+    model = empty_model(recipe, vocabulary_of(recipe, corpus))
     take_weights(model, path)
     where, how = choose(recipe.train.device, recipe.train.precision)
     model.to(torch.device(where.name))
@@ -204,6 +204,7 @@ def generate_from_run(
     """
     from wellfit.errors import WellfitError
     from wellfit.generation.generate import generate
+    from wellfit.generation.prompts import continuing
     from wellfit.generation.text import stream_text
 
     limits = {
@@ -219,6 +220,7 @@ def generate_from_run(
     sampling = Sampling(tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     trained = open_run(run, which)
     tokenizer = trained.corpus.tokenizer()
-    ids = [tokenizer.separator, *tokenizer.encode(prompt)]
-    new = generate(trained.model, ids, sampling, stop_ids=(tokenizer.separator,))
-    return stream_text(new, tokenizer.decode, ids)
+    sentinels = marks_of(trained.recipe, trained.corpus).sentinels
+    given = continuing(tokenizer.encode(prompt), separator=tokenizer.separator, sentinels=sentinels)
+    new = generate(trained.model, given.ids, sampling, stop_ids=given.stop_ids, source=given.source)
+    return stream_text(new, tokenizer.decode, given.source or given.ids)

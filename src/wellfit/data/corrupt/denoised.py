@@ -11,6 +11,8 @@ its target is a segment of the same number. Axes: R rows, C context, T places of
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +106,7 @@ def _texts(batch: Batch, row: int, separator: int) -> list[_Text]:
     borders = [0, *(np.flatnonzero(np.diff(segments)) + 1).tolist(), len(segments)]
     return [
         _Text(begin, end, int(batch.tokens[row, begin] == separator), int(segments[begin]))
-        for begin, end in zip(borders, borders[1:], strict=False)
+        for begin, end in pairwise(borders)
         if real[begin]
     ]
 
@@ -131,7 +133,7 @@ def _shares_out(
         share *= 0.95
 
 
-def _steps(amounts: NDArray[np.float64], u: float) -> Array:
+def _steps(amounts: NDArray[np.floating[Any]], u: float) -> Array:
     """Amounts that are no whole numbers → whole ones, by one running sum begun at u."""
     ends = np.floor(np.concatenate(([0.0], amounts.cumsum())) + u)
     return np.diff(ends).astype(np.int64)
@@ -156,9 +158,9 @@ def _cut(
     # The gaps between words that stay: a span fills one, so that no two touch.
     gaps = np.sort(np.argsort(drawn[: stay + 1], kind="stable")[:spans])
     cuts = np.sort(np.argsort(drawn[stay + 1 : stay + leave], kind="stable")[: max(0, spans - 1)])
-    sizes = np.diff([0, *(cuts + 1).tolist(), leave]) if spans else []
+    borders = [0, *(cuts + 1).tolist(), leave]
     at = before = 0
-    for number, (gap, size) in enumerate(zip(gaps.tolist(), sizes, strict=True)):
+    for number, (gap, size) in enumerate(zip(gaps.tolist(), np.diff(borders), strict=False)):
         kept += [*words[at : at + gap - before], marks.sentinels[number]]
         at += gap - before
         said += [marks.sentinels[number], *words[at : at + size]]

@@ -16,4 +16,4 @@ def draws(*parts: object, count: int) -> NDArray[np.float64]:
     """
     name = "\x1f".join(map(str, parts)).encode()
     raw = np.frombuffer(hashlib.shake_128(name).digest(8 * count), "<u8")
-    return (raw >> np.uint64(11)) * 2.0**-53
+    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
