@@ -76,7 +76,8 @@ def joined(batches: Sequence[Batch]) -> Batch:
     def together(parts: Sequence[object], name: str) -> Array:
         return np.concatenate([getattr(part, name) for part in parts])
 
-    whole = Batch(*(together(batches, name) for name in ARRAYS))
+    tokens, labels, positions, segments, documents = (together(batches, name) for name in ARRAYS)
+    whole = Batch(tokens, labels, positions, segments, documents)
     sources = [batch.source for batch in batches if batch.source is not None]
     if not sources:
         return whole

@@ -50,7 +50,7 @@ def generate(
     assert len(prompt_ids) > 0, "a prompt needs at least one token, such as the separator"
     ids = list(prompt_ids)
     generator = torch.Generator().manual_seed(section.seed)
-    cache = _new_cache(model)
+    cache = empty_cache(model)
     start = 0
     for _ in range(section.tokens):
         begin = window_start(len(ids), cache.capacity)
@@ -73,11 +73,12 @@ def next_logits(
 
     Raises RunError where the model is an encoder.
     """
-    cache = _new_cache(model)
+    cache = empty_cache(model)
     return _next_logits(model, ids[-cache.capacity :], cache, source)
 
 
-def _new_cache(model: LanguageModel) -> Cache:
+def empty_cache(model: LanguageModel) -> Cache:
+    """A model → its empty cache; raises RunError where it does not write text."""
     try:
         return model.new_cache()
     except NotImplementedError as error:

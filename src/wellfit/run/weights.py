@@ -203,7 +203,7 @@ def generate_from_run(
     `which` is as for `choose_checkpoint`.
     """
     from wellfit.errors import WellfitError
-    from wellfit.generation.generate import generate
+    from wellfit.generation.generate import empty_cache, generate
     from wellfit.generation.prompts import continuing
     from wellfit.generation.text import stream_text
 
@@ -219,6 +219,7 @@ def generate_from_run(
         raise WellfitError("; ".join(wrong), where="generate")
     sampling = Sampling(tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     trained = open_run(run, which)
+    empty_cache(trained.model)  # refused before a prompt is printed
     tokenizer = trained.corpus.tokenizer()
     sentinels = marks_of(trained.recipe, trained.corpus).sentinels
     given = continuing(tokenizer.encode(prompt), separator=tokenizer.separator, sentinels=sentinels)
