@@ -117,7 +117,7 @@ def _shares_out(
     """Tokens of each text of a row → how many of them leave, and in how many spans.
 
     Counts are differences of one rounded running sum, so that the whole is off by less than 1 and
-    every token is as likely to leave as any other.
+    a document loses its share on the average, however short it is.
     """
     share = objective.share
     while True:
