@@ -1,4 +1,4 @@
-"""Spans that leave a text: source and target give it back, and the spans are spread as they should."""
+"""Spans that leave a text: both sides give it back, and spans are spread as they should be."""
 
 from __future__ import annotations
 

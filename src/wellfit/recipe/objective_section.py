@@ -49,6 +49,10 @@ class Objective(Section):
                 f"mask_share {self.mask_share:g} and random_share {self.random_share:g} are "
                 f"together above 1; try random_share {max(0.0, 1 - self.mask_share):g}"
             )
+        if self.mask_share + self.random_share == 0:
+            raise ValueError(
+                "mask_share 0 and random_share 0 leave every token to be seen; try mask_share 0.8"
+            )
         return self
 
 
