@@ -68,7 +68,7 @@ def test_logits_are_those_of_a_bidirectional_gemma_3(
 
 
 def test_gradients_are_those_of_a_bidirectional_gemma_3(make_section: Any, make_model: Any) -> None:
-    """By the scores' own backward pass. Break tried: let it take the blocks of a causal one."""
+    """By the scores' own backward pass. Break tried: leave the mask of a window out of it."""
     model = make_model(make_section(**GEMMA))
     reference = reference_of(model)
     tokens = torch.randint(1, 61, (2, 24), generator=torch.Generator().manual_seed(3))
