@@ -73,8 +73,8 @@ def test_source_and_target_give_the_text_back(
 ) -> None:
     """Token by token, whatever the documents are, with few sentinels and in padding too.
 
-    Breaks tried: a span over a separator; sentinels that run on through the row; the last span of
-    a text forgotten; more spans than there are gaps.
+    Breaks tried: separators that may leave; sentinels that run on through the row; the last words
+    of a text forgotten.
     """
     padding = seed % 7 if context > 20 else 0
     before = packed(3, context, ends, seed=seed, padding=padding)

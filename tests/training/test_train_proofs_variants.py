@@ -41,6 +41,18 @@ def test_sound_variants_pass(kind: str, position: str, state: dict[str, Any]) ->
         assert open_ones == {"causality", "cache_versus_full"}
 
 
+def test_an_encoder_that_repeats_what_it_sees_is_sound() -> None:
+    """Trained weights give a visible token back: offset 0 is right for them.
+
+    Break tried: scan an encoder for the next token.
+    """
+    model = small(kind="encoder")
+    with torch.no_grad():
+        model.head.weight.copy_(model.embedding.weight)
+    found = proofs(model, batches("encoder"), step=200)
+    assert not faults(found) and "scan" not in found["label_offset"].data
+
+
 def test_labels_that_stand_open_are_found() -> None:
     """Break tried: compare the labels with the tokens of the next place."""
     shown = [
@@ -56,7 +68,7 @@ def test_labels_that_stand_open_are_found() -> None:
 def test_documents_that_see_each_other_are_found(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Break tried: change the middle target and leave its source as it is."""
+    """Break tried: change nothing in the middle, and compare no document alone."""
     masks = transformer.attention_masks
 
     def blind(model: Any, segments: Any, *rest: Any, causal: bool) -> Any:
@@ -68,7 +80,7 @@ def test_documents_that_see_each_other_are_found(
 
 
 def test_a_target_that_reads_every_source_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Break tried: change the middle target and leave its source as it is."""
+    """Break tried: leave the middle source as it is, and compare no document alone."""
     monkeypatch.setattr(transformer, "source_mask", lambda *_: None)
     found = proofs(small(kind="encoder_decoder"), batches("encoder_decoder"))
     assert faults(found) == {"packing_isolation": "pack_leak"}
