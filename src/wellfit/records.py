@@ -105,7 +105,8 @@ class Evaluated:
     loss_se: float
     perplexity: float
     bits_per_byte: float | None
-    """None where the bytes behind the tokens are unknown: tokens made elsewhere, no tokenizer."""
+    """None where the model predicts only some tokens of a text, or the bytes are unknown: tokens
+    made elsewhere without a tokenizer."""
     bits_per_byte_se: float | None
     accuracy: float
     """Share of tokens whose most probable prediction is right."""

@@ -15,7 +15,7 @@ from batch_texts import prose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wellfit.data.batches import IGNORED, Batch, Batches, Rows
+from wellfit.data.batches import ARRAYS, IGNORED, Batch, Batches, Rows
 from wellfit.data.corpus import Corpus
 from wellfit.data.permutation import _rounds, permutation_key, permute
 from wellfit.data.plan import DataPlan
@@ -23,7 +23,7 @@ from wellfit.errors import DataError
 
 
 def same(one: Batch, two: Batch) -> bool:
-    return all(np.array_equal(getattr(one, n), getattr(two, n)) for n in Batch.__slots__)
+    return all(np.array_equal(getattr(one, n), getattr(two, n)) for n in ARRAYS)
 
 
 @pytest.mark.parametrize("context", [8, 13, 64, 5000])
@@ -40,8 +40,8 @@ def test_every_token_is_a_label_once(corpus: Corpus, split: str, context: int) -
     assert np.array_equal(batch.labels[scored], stream[1:])
     assert np.array_equal(batch.tokens[scored], stream[:-1])
     assert scored[: rows.full].all() and len(rows) - rows.full in (0, 1)
-    assert all(getattr(batch, name).dtype == np.int64 for name in Batch.__slots__)
-    assert all(getattr(batch, name).shape == (len(rows), context) for name in Batch.__slots__)
+    assert all(getattr(batch, name).dtype == np.int64 for name in ARRAYS)
+    assert all(getattr(batch, name).shape == (len(rows), context) for name in ARRAYS)
 
 
 @pytest.mark.parametrize("context", [8, 13, 64])
@@ -83,7 +83,7 @@ def test_rows_in_any_order(corpus: Corpus) -> None:
     together = rows.row(order)
     for place, number in enumerate(order):
         alone = rows.row([number])
-        for name in Batch.__slots__:
+        for name in ARRAYS:
             assert np.array_equal(getattr(alone, name)[0], getattr(together, name)[place])
 
 

@@ -110,6 +110,7 @@ def test_a_cap_reads_only_the_rows_it_needs(model: Any, make_documents: Any) -> 
         (),
         {
             "context": rows.context,
+            "corrupt": None,
             "__len__": lambda self: len(rows),
             "row": lambda self, indices: (read.extend(indices), rows.row(indices))[1],
         },

@@ -65,3 +65,30 @@ def test_joined_heads_are_a_view() -> None:
     """Breaks when what was read lies in memory head by head: joining would copy it."""
     read = score_attention(*heads(8, 8), None)
     assert read.transpose(1, 2).is_contiguous()
+
+
+@pytest.mark.parametrize(("tokens", "keys"), [(200, 200), (150, 300), (300, 40), (1, 7)])
+def test_without_causality_every_query_sees_every_key(tokens: int, keys: int) -> None:
+    """Values and gradients, masked and not, over several blocks, against the plain formula.
+
+    Breaks tried: let the backward pass take the blocks of a causal one; cut the mask's keys.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    query, key, value = drawn(2, 4, tokens, 8), drawn(2, 2, keys, 8), drawn(2, 2, keys, 8)
+    hidden = torch.rand(2, 1, tokens, keys, generator=generator) < 0.3
+    hidden[..., 0] = False
+    mask = torch.zeros(hidden.shape, dtype=torch.float64).masked_fill(hidden, -torch.inf)
+    for added in (None, mask):
+        read = score_attention(query, key, value, added, causal=False)
+        scores = query @ key.repeat_interleave(2, 1).transpose(-1, -2) / 8**0.5
+        shares = (scores if added is None else scores + added).softmax(-1)
+        expected = shares @ value.repeat_interleave(2, 1)
+        torch.testing.assert_close(read, expected)
+        slope = torch.randn(read.shape, generator=generator, dtype=torch.float64)
+        found = torch.autograd.grad(read, (query, key, value), slope)
+        wanted = torch.autograd.grad(expected, (query, key, value), slope)
+        torch.testing.assert_close(found, wanted)

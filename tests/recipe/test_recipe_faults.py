@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wellfit.errors import RecipeError
-from wellfit.recipe.load import parse_recipe
+from wellfit.recipe.load import load_recipe, parse_recipe
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.settings import leaves
 
@@ -284,3 +285,81 @@ def test_any_values_give_a_recipe_or_faults_in_our_words(
             assert not FOREIGN.search(fault), fault
     else:
         assert isinstance(recipe, Recipe)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"model": {"encoder_layers": 2}},
+            "model: encoder_layers 2 has no effect with kind decoder; leave it out, or try kind "
+            "encoder_decoder",
+        ),
+        (
+            {"model": {"kind": "encoder"}, "train": {"objective": {"kind": "denoising"}}},
+            "train.objective.kind denoising does not fit model.kind encoder, which learns by "
+            "masked; try model.kind encoder_decoder, or leave train.objective.kind out",
+        ),
+        (
+            {"train": {"objective": {"share": 0.3}}},
+            "train.objective.share has no effect with model.kind decoder: it belongs to masked "
+            "and denoising; leave it out",
+        ),
+        (
+            {"model": {"kind": "encoder"}, "train": {"objective": {"span_length": 5.0}}},
+            "train.objective.span_length has no effect with model.kind encoder",
+        ),
+        (
+            {"model": {"kind": "encoder_decoder"}, "train": {"objective": {"mask_share": 0.5}}},
+            "train.objective.mask_share has no effect with model.kind encoder_decoder",
+        ),
+        (
+            {"model": {"kind": "encoder"}, "train": {"objective": {"mask_share": 0.95}}},
+            "mask_share 0.95 and random_share 0.1 are together above 1; try random_share 0.05",
+        ),
+        (
+            {
+                "model": {"kind": "encoder"},
+                "train": {"objective": {"mask_share": 0.0, "random_share": 0.0}},
+            },
+            "mask_share 0 and random_share 0 leave every token to be seen; try mask_share 0.8",
+        ),
+        (
+            {"model": {"kind": "encoder_decoder"}, "train": {"document_mask": False}},
+            "train.document_mask false does not fit model.kind encoder_decoder",
+        ),
+        (
+            {"model": {"kind": "encoder"}, "train": {"best_by": "validation.bits_per_byte"}},
+            "train.best_by validation.bits_per_byte does not exist with model.kind encoder",
+        ),
+        (
+            {
+                "model": {"kind": "encoder_decoder", "context": 64},
+                "train": {"objective": {"share": 0.9, "span_length": 1.0}},
+            },
+            "makes targets of 117 tokens, more than model.context 64",
+        ),
+        ({"model": {"kind": "bert"}}, "model.kind = bert: not one of"),
+    ],
+)
+def test_kinds_of_models_and_objectives_that_do_not_fit(changes: dict[str, Any], said: str) -> None:
+    """Break tried: ask for the contradictions of the decoder alone."""
+    recipe = {
+        "name": "x",
+        "data": {"sources": [{"path": "t"}]},
+        "model": changes.get("model", {}),
+        "train": {"budget": {"steps": 1}, **changes.get("train", {})},
+    }
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        parse_recipe(recipe)
+
+
+def test_the_setting_at_fault_is_the_one_that_is_pointed_at(tmp_path: Path) -> None:
+    """Not the first that any check looks at. Break tried: take all that may be checked together."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(
+        "name: x\ndata: {sources: [{path: t}]}\ntrain:\n  batch_tokens: 512\n"
+        "  budget: {steps: 1}\n  objective:\n    share: 0.3\nmodel: {context: 64}\n"
+    )
+    with pytest.raises(RecipeError, match=r"recipe\.yaml:7: train\.objective\.share has no effect"):
+        load_recipe(file)

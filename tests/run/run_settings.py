@@ -12,14 +12,14 @@ from typing import Any
 import psutil
 import torch
 
-from wellfit.data.batches import Batches
 from wellfit.data.build import build_corpus
 from wellfit.data.corpus import Corpus
 from wellfit.errors import WellfitError
 from wellfit.recipe.schema import Data, Recipe
 from wellfit.records import Evaluated, Event, Proof, Record, Sampled, Saved, Step
-from wellfit.run.parts import first_model
+from wellfit.run.parts import first_model, training_batches
 from wellfit.run.probes import evaluator, sampler
+from wellfit.run.vocabulary import vocabulary_of
 from wellfit.run.weights import choose_checkpoint
 from wellfit.training.checkpoint import latest, read_state
 from wellfit.training.loop import train
@@ -105,8 +105,7 @@ def observe_corpus(data: Data, folder: Path) -> dict[str, Any]:
 
 def observe_training(recipe: Recipe, corpus: Corpus, folder: Path) -> dict[str, Any]:
     """A recipe and a corpus → weights, losses, rates, and all else that the training shows."""
-    rows = recipe.train.batch_tokens // recipe.model.context
-    model = first_model(recipe, corpus.vocabulary_size)
+    model = first_model(recipe, vocabulary_of(recipe, corpus))
     threads: set[int] = set()
     writers: set[bool] = set()
     score, draw = evaluator(model, corpus, recipe), sampler(model, corpus, recipe)
@@ -123,7 +122,7 @@ def observe_training(recipe: Recipe, corpus: Corpus, folder: Path) -> dict[str, 
             train(
                 recipe.train,
                 model,
-                Batches(corpus, recipe.model.context, rows, recipe.seed),
+                training_batches(recipe, corpus),
                 folder=folder,
                 seed=recipe.seed,
                 evaluate=probe,

@@ -17,6 +17,7 @@ from run_settings import RECIPE, observe_corpus, observe_training, write_documen
 from run_settings_guests import GUESTS
 
 from wellfit.data.corpus import Corpus
+from wellfit.errors import RecipeError
 from wellfit.recipe.load import parse_recipe
 from wellfit.recipe.schema import OPTIMIZERS, Recipe, Role
 from wellfit.recipe.settings import settings
@@ -30,6 +31,8 @@ LLAMA_3 = (
     "model.rope_base=50",
 )
 YARN = ("model.rope_scaling={kind: yarn, factor: 4, original_context: 1000, beta_fast: 2}",)
+ENCODER = ("model.kind=encoder",)
+BOTH = ("model.kind=encoder_decoder",)
 WINDOW = ("model.window=4", "model.layers=2")
 # The second evaluation is worse than the first, and both checkpoints stand.
 WORSE = (
@@ -90,6 +93,8 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "seed": ((), "seed=1", "weights"),
     "model.size": ((), "model.size=7b", "weights"),
     "model.preset": ((), "model.preset=llama-7b", "weights"),
+    "model.kind": ((), "model.kind=encoder", "weights"),
+    "model.encoder_layers": (BOTH, "model.encoder_layers=2", "weights"),
     "model.context": ((), "model.context=64", "weights"),
     "model.layers": ((), "model.layers=2", "weights"),
     "model.width": ((), "model.width=32", "weights"),
@@ -151,6 +156,11 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "train.budget.minutes": ((), "train.budget={minutes: 0.00001}", "steps"),
     "train.batch_tokens": ((), "train.batch_tokens=128", "weights"),
     "train.micro_batch": (("model.dropout=0.3",), "train.micro_batch=2", "weights"),
+    "train.objective.kind": ((), "train.objective.kind=masked", "error"),
+    "train.objective.share": (ENCODER, "train.objective.share=0.4", "weights"),
+    "train.objective.mask_share": (ENCODER, "train.objective.mask_share=0.4", "weights"),
+    "train.objective.random_share": (ENCODER, "train.objective.random_share=0.2", "weights"),
+    "train.objective.span_length": (BOTH, "train.objective.span_length=8", "weights"),
     "train.optimizer.kind": ((), ADAMW[0], "weights"),
     "train.optimizer.matrix_learning_rate": (
         (),
@@ -322,7 +332,12 @@ def training_of(
     def observed(*changes: str, again: bool = False) -> dict[str, Any]:
         if again or changes not in known:
             folder = home / f"run-{len(known)}{'-again' if again else ''}"
-            known[changes] = observe_training(recipe_of(*changes), corpus, folder)
+            try:
+                recipe = recipe_of(*changes)
+            except RecipeError as error:
+                known[changes] = {"error": str(error)}
+                return known[changes]
+            known[changes] = observe_training(recipe, corpus, folder)
         return known[changes]
 
     return observed

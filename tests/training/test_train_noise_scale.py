@@ -9,13 +9,12 @@ import pytest
 import torch
 from train_parts import CONTEXT, ROWS, Cycle, Tiny
 
-from wellfit.data.batches import IGNORED
+from wellfit.data.batches import IGNORED, joined
 from wellfit.errors import RunError
 from wellfit.training.batch_advice import batch_advice
 from wellfit.training.noise_scale import (
     Measurement,
     NoiseScale,
-    joined,
     measure,
     noise_scale,
     students_t,

@@ -105,7 +105,14 @@ def leaking(seen: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Any:
     """Which keys a query sees besides its own past → masks that let it."""
 
     def masks(
-        model: Any, segments: Any, tokens: int, before: int, dtype: Any, device: Any
+        model: Any,
+        segments: Any,
+        tokens: int,
+        before: int,
+        dtype: Any,
+        device: Any,
+        *,
+        causal: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         keys = torch.arange(before + tokens)
         visible = (keys <= keys[before:, None]) | seen(keys[before:, None], keys[None])

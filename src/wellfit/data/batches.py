@@ -10,8 +10,8 @@ workers, devices or micro-batches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,18 @@ Array = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What an encoder-decoder reads beside its targets: int64 arrays [R, S]."""
+
+    tokens: Array
+    positions: Array
+    segments: Array
+    """A target reads the segment of its own number."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows ready for a model: int64 arrays [R, C]."""
+    """Rows ready for a model: int64 arrays [R, C]; of targets, as many columns as these have."""
 
     tokens: Array
     labels: Array
@@ -44,6 +54,38 @@ class Batch:
     A label is scored for the document that predicts it: the separator belongs, as a label, to
     the document it ends. So every document owns one label a token of its text and one for its
     end (the very last document of a split has no end)."""
+    source: Source | None = None
+    """Where the rows are targets: what they are made from."""
+
+    def part(self, rows: slice) -> Batch:
+        """Some of the rows, with their sources."""
+        taken = (getattr(self, name)[rows] for name in ARRAYS)
+        if self.source is None:
+            return Batch(*taken)
+        read = Source(*(getattr(self.source, name)[rows] for name in SOURCE_ARRAYS))
+        return replace(Batch(*taken), source=read)
+
+
+ARRAYS = ("tokens", "labels", "positions", "segments", "documents")
+SOURCE_ARRAYS = ("tokens", "positions", "segments")
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Several batches of one width → one with all their rows."""
+
+    def together(parts: Sequence[object], name: str) -> Array:
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    tokens, labels, positions, segments, documents = (together(batches, name) for name in ARRAYS)
+    whole = Batch(tokens, labels, positions, segments, documents)
+    sources = [batch.source for batch in batches if batch.source is not None]
+    if not sources:
+        return whole
+    return replace(whole, source=Source(*(together(sources, name) for name in SOURCE_ARRAYS)))
+
+
+Corrupt = Callable[[Batch, Array], Batch]
+"""Rows, and the number of the visit of each, → rows in which something is hidden."""
 
 
 class Rows:
@@ -52,10 +94,16 @@ class Rows:
     `len(rows)` counts all of them, `rows.full` the ones without padding (all but perhaps the last).
     """
 
-    def __init__(self, corpus: Corpus, split: str, context: int) -> None:
-        """A corpus, one of its splits, and tokens a row. Raises DataError for a missing split."""
+    def __init__(
+        self, corpus: Corpus, split: str, context: int, corrupt: Corrupt | None = None
+    ) -> None:
+        """A corpus, one of its splits, and tokens a row. Raises DataError for a missing split.
+
+        With `corrupt` the rows are those it makes, the number of a row being that of its visit.
+        """
         assert context > 0
         self.context = context
+        self.corrupt = corrupt
         self.separator = corpus.separator
         self.stream = corpus.tokens(split)
         self._first_token = corpus.documents(split).first_token
@@ -68,6 +116,11 @@ class Rows:
 
     def row(self, indices: Sequence[int] | Array) -> Batch:
         """Numbers of rows, any order, repeats allowed → those rows as one batch."""
+        plain = self.plain(indices)
+        return self.corrupt(plain, np.asarray(indices, np.int64)) if self.corrupt else plain
+
+    def plain(self, indices: Sequence[int] | Array) -> Batch:
+        """Numbers of rows → those rows as they stand in the corpus, nothing hidden."""
         C = self.context
         starts = np.asarray(indices, np.int64) * C
         window = np.full((len(starts), C + 1), self.separator, np.int64)
@@ -100,12 +153,15 @@ class Batches:
         batch_rows: int,
         seed: int,
         plan: DataPlan | None = None,
+        corrupt: Corrupt | None = None,
     ) -> None:
         """A corpus, tokens a row, rows a step, the run's seed and its data plan.
 
-        A plan not yet begun is begun here; one that exists must fit, and is replayed. Raises
+        A plan not yet begun is begun here; one that exists must fit, and is replayed. With
+        `corrupt` the rows are those it makes, visits being counted over all epochs. Raises
         DataError where train has less than one full row, or the plan belongs to another run.
         """
+        self.corrupt = corrupt
         self._rows = Rows(corpus, "train", context)
         self.rows_per_epoch = self._rows.full
         self.separator = corpus.separator
@@ -122,7 +178,10 @@ class Batches:
 
     def batch(self, step: int) -> Batch:
         """A step (from 1) → its batch [rows, context], always the same one."""
-        return self._rows.row(self.rows(step))
+        plain = self._rows.plain(self.rows(step))
+        if self.corrupt is None:
+            return plain
+        return self.corrupt(plain, np.arange(*self.plan.rows(step), dtype=np.int64))
 
     def skip(self, *, after_step: int, through_step: int) -> int:
         """Steps after `after_step` will be made again, with the rows that follow `through_step`.

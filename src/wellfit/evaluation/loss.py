@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from wellfit.errors import DataError
 from wellfit.evaluation.ratio import ratio
-from wellfit.model.protocol import LanguageModel
+from wellfit.model.protocol import Beside, LanguageModel
 from wellfit.records import Evaluated
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ def evaluate(
     Documents are scored whole, so the bytes are exact. `tokens` = 0 scores all; otherwise
     documents spread evenly over the split, as many as hold that many tokens (`choose_documents`).
 
+    Where rows hide something, only that is scored: loss and accuracy are those of the labels, and
+    bits a byte are unknown (None), since most bytes of a text were never predicted.
+
     The arithmetic is in `model.compute_dtype`. Dropout is off; the mode of the model is restored.
     Raises DataError where nothing can be scored.
     """
@@ -71,7 +75,8 @@ def evaluate(
                 sums += _score(model, batch, wanted)
     finally:
         model.train(training)
-    return _summary(sums, documents, step, split, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return _summary(sums, documents, step, split, seconds, whole=rows.corrupt is None)
 
 
 def choose_documents(lengths: NDArray[Any], tokens: int) -> NDArray[np.int64]:
@@ -111,11 +116,15 @@ def _score(model: LanguageModel, batch: Batch, wanted: NDArray[np.bool_]) -> NDA
     owner = np.asarray(batch.documents)
     labels = np.where(wanted[np.maximum(owner, 0)], batch.labels, -100)
     scored = labels >= 0
-    hidden = model.hidden(
-        torch.as_tensor(batch.tokens, device=device),
-        torch.as_tensor(batch.positions, device=device),
-        torch.as_tensor(batch.segments, device=device),
-    )
+
+    def there(array: NDArray[np.int64]) -> Tensor:
+        return torch.as_tensor(array, device=device)
+
+    more: Beside = {}
+    if (source := batch.source) is not None:
+        more["source"] = there(source.tokens), there(source.positions), there(source.segments)
+    places = there(batch.positions), there(batch.segments)
+    hidden = model.hidden(there(batch.tokens), *places, **more)
     targets = torch.as_tensor(labels, device=device)
     losses = model.token_loss(hidden, targets).cpu().double().numpy()[scored]
     picked = hidden[torch.as_tensor(scored, device=device)]
@@ -133,14 +142,18 @@ def _summary(
     step: int,
     split: str,
     seconds: float,
+    *,
+    whole: bool,
 ) -> Evaluated:
+    """Sums [3, documents] → scores; `whole` says that every token of a text was predicted."""
     # A split's last document has no label where it is only a separator.
     scored = sums[2] > 0
     nats, right, tokens = sums[:, scored]
     length = np.asarray(documents.bytes, dtype=np.float64)[scored]
-    known = bool((length >= 0).all())
+    told = bool((length >= 0).all())
     domains = np.asarray(documents.domain)[scored]
     loss, loss_se = ratio(nats, tokens)
+    known = told and whole
     bits, bits_se = ratio(nats / math.log(2), length) if known else (None, None)
     accuracy, accuracy_se = ratio(right, tokens)
     by_domain: dict[str, dict[str, float | None]] = {}
@@ -153,7 +166,7 @@ def _summary(
             else None,
             "accuracy": ratio(right[inside], tokens[inside])[0],
             "tokens": int(tokens[inside].sum()),
-            "bytes": int(length[inside].sum()) if known else None,
+            "bytes": int(length[inside].sum()) if told else None,
         }
     return Evaluated(
         step=step,

@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from wellfit.errors import RunError
 from wellfit.generation.sample import sample
 from wellfit.model.cache import Cache
-from wellfit.model.protocol import LanguageModel
+from wellfit.model.protocol import Beside, LanguageModel
 from wellfit.recipe.schema import Sampling
 
 
@@ -36,44 +37,73 @@ def generate(
     section: Sampling,
     *,
     stop_ids: Collection[int] = (),
+    source: Sequence[int] | None = None,
 ) -> Iterator[int]:
     """Prompt ids (at least one) → up to `section.tokens` new ids, as they are drawn.
 
     Ends before a stop id, which is not given out. Same weights, prompt and section: same ids;
     torch's global random state is neither read nor moved. The model is in evaluation mode while a
-    token is made and in its former mode between tokens.
-    Raises RunError where the logits are not finite.
+    token is made and in its former mode between tokens. An encoder-decoder reads the `source`,
+    of which it sees the last tokens where it is longer than the context.
+    Raises RunError where the logits are not finite, or the model is an encoder.
     """
     assert len(prompt_ids) > 0, "a prompt needs at least one token, such as the separator"
     ids = list(prompt_ids)
     generator = torch.Generator().manual_seed(section.seed)
-    cache = model.new_cache()
+    cache = empty_cache(model)
     start = 0
     for _ in range(section.tokens):
         begin = window_start(len(ids), cache.capacity)
         if begin != start:
             cache.clear()
             start = begin
-        chosen = sample(_next_logits(model, ids[start + cache.length :], cache), section, generator)
+        logits = _next_logits(model, ids[start + cache.length :], cache, source)
+        source = None  # the cache has it from now on
+        chosen = sample(logits, section, generator)
         if chosen in stop_ids:
             return
         ids.append(chosen)
         yield chosen
 
 
-def next_logits(model: LanguageModel, ids: Sequence[int]) -> Tensor:
-    """Ids (at least one) → logits [V] after them, seen from the last `context` of them."""
-    cache = model.new_cache()
-    return _next_logits(model, ids[-cache.capacity :], cache)
+def next_logits(
+    model: LanguageModel, ids: Sequence[int], source: Sequence[int] | None = None
+) -> Tensor:
+    """Ids (at least one) → logits [V] after them, seen from the last `context` of them.
+
+    Raises RunError where the model is an encoder.
+    """
+    cache = empty_cache(model)
+    return _next_logits(model, ids[-cache.capacity :], cache, source)
 
 
-def _next_logits(model: LanguageModel, ids: Sequence[int], cache: Cache) -> Tensor:
+def empty_cache(model: LanguageModel) -> Cache:
+    """A model → its empty cache; raises RunError where it does not write text."""
+    try:
+        return model.new_cache()
+    except NotImplementedError as error:
+        raise RunError(
+            f"this model does not write text: {error}",
+            where="generate",
+            way_out="An encoder fills gaps that it is shown. To write, train a decoder "
+            "(model.kind=decoder) or an encoder_decoder.",
+        ) from error
+
+
+def _next_logits(
+    model: LanguageModel, ids: Sequence[int], cache: Cache, source: Sequence[int] | None
+) -> Tensor:
     device = next(iter(model.named_parameters()))[1].device
     training = model.training
     model.train(False)
     try:
         with torch.no_grad():
-            hidden = model.hidden(torch.tensor([list(ids)], device=device), cache=cache)
+            more: Beside = {}
+            if source is not None:
+                seen = list(source)[-cache.capacity :]
+                more["source"] = torch.tensor([seen], device=device), None, None
+            new = torch.tensor([list(ids)], device=device)
+            hidden = model.hidden(new, cache=cache, **more)
             return model.logits(hidden[0, -1])
     finally:
         model.train(training)

@@ -1,4 +1,7 @@
-"""Causal self-attention within documents, with grouped queries, QK-norm and rotary positions.
+"""Attention within documents, with grouped queries, QK-norm and rotary positions.
+
+Tokens read themselves and earlier ones, in an encoder also later ones; and a decoder may read a
+source, which has places of its own.
 
 Layers of two kinds may alternate: global ones see the whole document, local ones a window of it.
 Masks and angles come as pairs, for a global and for a local layer.
@@ -27,10 +30,14 @@ WHOLE_SCORES = 512
 
 
 class Attention(nn.Module):
-    """Features [B, T, D] → features [B, T, D], each token reading itself and earlier ones."""
+    """Features [B, T, D] → features [B, T, D], each token reading itself and earlier ones.
 
-    def __init__(self, model: Model, layer: int) -> None:
+    Without `causal` it reads later ones too. `read` reads a source instead.
+    """
+
+    def __init__(self, model: Model, layer: int, *, causal: bool = True) -> None:
         super().__init__()
+        self.causal = causal
         self.head_width = model.features_per_head
         self.turned = model.rotary_features
         self.soft_cap = model.attention_soft_cap
@@ -68,7 +75,31 @@ class Attention(nn.Module):
             key, value = cache.extend(layer, key, value)
             if self.window and tokens == 1:
                 key, value = key[:, :, -self.window :], value[:, :, -self.window :]
-        read = attend(query, key, value, masks[self.local], self.soft_cap, self.scale)
+        masked, cap = masks[self.local], self.soft_cap
+        read = attend(query, key, value, masked, cap, self.scale, causal=self.causal)
+        return self.output(read.transpose(1, 2).reshape(rows, tokens, -1))  # type: ignore[no-any-return]
+
+    def read(
+        self, x: Tensor, source: Tensor, mask: Tensor | None, cache: Cache | None, layer: int
+    ) -> Tensor:
+        """Features [B, T, D] and those of a source [B, S, D] → what they read there [B, T, D].
+
+        Positions play no part: two texts have no distance. A cache keeps keys and values.
+        """
+        rows, tokens, _ = x.shape
+        query = self.query(x).view(rows, tokens, -1, self.head_width)
+        if self.query_norm is not None:
+            query = self.query_norm(query)
+        kept = None if cache is None else cache.source.get(layer)
+        if kept is None:
+            key = self.key(source).view(rows, source.shape[1], -1, self.head_width)
+            value = self.value(source).view(rows, source.shape[1], -1, self.head_width)
+            if self.key_norm is not None:
+                key = self.key_norm(key)
+            kept = key.transpose(1, 2), value.transpose(1, 2)
+            if cache is not None:
+                cache.source[layer] = kept
+        read = attend(query.transpose(1, 2), *kept, mask, self.soft_cap, self.scale, causal=False)
         return self.output(read.transpose(1, 2).reshape(rows, tokens, -1))  # type: ignore[no-any-return]
 
 
@@ -87,6 +118,8 @@ def attend(
     mask: Tensor | None,
     soft_cap: float = 0.0,
     scale: float = 0.0,
+    *,
+    causal: bool = True,
 ) -> Tensor:
     """Queries [B, H, T, W], keys and values [B, G, S, W] → what they read [B, H, T, W].
 
@@ -94,21 +127,21 @@ def attend(
     or s where it is 0, and a scale of 1/√W where none is given.
 
     The mask broadcasts to [B, H, T, S]. None is causal when T = S (never with a cap), and all of
-    the keys for a single query.
+    the keys for a single query, or where nothing is `causal`.
     """
     rows, heads, tokens, width = query.shape
     groups, keys = key.shape[1:3]
     scale = scale or width**-0.5
     if not soft_cap and query.device.type == "cpu" and keys <= WHOLE_SCORES:
-        return score_attention(query, key, value, mask, scale)
+        return score_attention(query, key, value, mask, scale, causal=causal)
     if not soft_cap:
-        causal = mask is None and tokens > 1
+        hides = causal and mask is None and tokens > 1
         return functional.scaled_dot_product_attention(
             query,
             key,
             value,
             attn_mask=mask,
-            is_causal=causal,
+            is_causal=hides,
             enable_gqa=groups < heads,
             scale=scale,
         )
@@ -130,6 +163,8 @@ def attention_masks(
     seen: int,
     dtype: torch.dtype,
     device: torch.device,
+    *,
+    causal: bool = True,
 ) -> tuple[Tensor | None, Tensor | None]:
     """What is added to the scores of `tokens` queries after `seen` tokens: 0 if visible, else −∞.
 
@@ -137,6 +172,9 @@ def attention_masks(
     their own included. `segments` [B, T] (only with `seen` = 0) hide other documents:
     [B, 1, T, T]. Without them a mask is [1, 1, T, seen + T]. None where `attend` needs no mask: a
     single query, or queries that are all of the tokens, which it treats causally on its own.
+
+    Without `causal` later tokens are visible too, within a window of half its tokens on each side
+    (as in arXiv 2412.13663).
     """
     assert segments is None or seen == 0, "documents are packed in training, never behind a cache"
     if segments is not None and bool((segments == segments[:, :1]).all()):
@@ -144,12 +182,12 @@ def attention_masks(
     if tokens == 1:  # `Attention` leaves out the keys beyond a window
         return None, None
     local = 0 < model.window < seen + tokens
-    plain = segments is None and seen == 0 and not model.attention_soft_cap
+    plain = segments is None and seen == 0 and not (causal and model.attention_soft_cap)
     if plain and not local:
         return None, None
     keys = torch.arange(seen + tokens, device=device)
     queries = keys[seen:, None]
-    visible = (keys <= queries)[None, None]
+    visible = (keys <= queries if causal else keys.ge(0).expand(tokens, -1))[None, None]
     if segments is not None:
         visible = visible & (segments[:, None, :, None] == segments[:, None, None, :])
 
@@ -157,4 +195,23 @@ def attention_masks(
         return torch.zeros((), dtype=dtype, device=device).masked_fill(~visible, -torch.inf)
 
     everywhere = None if plain else mask(visible)
-    return everywhere, mask(visible & (keys > queries - model.window)) if local else everywhere
+    if not local:
+        return everywhere, everywhere
+    near = keys > queries - model.window if causal else (keys - queries).abs() <= model.window // 2
+    return everywhere, mask(visible & near)
+
+
+def source_mask(
+    segments: Tensor | None, source_segments: Tensor | None, dtype: torch.dtype
+) -> Tensor | None:
+    """Documents of targets [B, T] and of sources [B, S] → what is added to the scores [B, 1, T, S].
+
+    0 where both are of one document, else −∞; None where all is visible. A target of no document
+    in the source is padding and sees everything, since a softmax over nothing is not a number.
+    """
+    if segments is None or source_segments is None:
+        return None
+    visible = segments[:, None, :, None] == source_segments[:, None, None, :]
+    visible = visible | ~visible.any(dim=-1, keepdim=True)
+    zero = torch.zeros((), dtype=dtype, device=segments.device)
+    return zero.masked_fill(~visible, -torch.inf)

@@ -12,13 +12,18 @@ from wellfit.recipe.schema import Model
 
 
 class Cache:
-    """Room for `model.context` tokens of one row; `length` of them are filled."""
+    """Room for `model.context` tokens of one row; `length` of them are filled.
+
+    Of a source that a decoder reads, it keeps the features and each layer's keys and values.
+    """
 
     def __init__(self, model: Model, *, dtype: torch.dtype, device: torch.device | str) -> None:
         shape = (model.layers, 1, model.kv_heads, model.context, model.features_per_head)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.length = 0
+        self.features: Tensor | None = None
+        self.source: dict[int, tuple[Tensor, Tensor]] = {}
 
     @property
     def capacity(self) -> int:
@@ -38,5 +43,10 @@ class Cache:
         self.length += tokens
 
     def clear(self) -> None:
-        """Forget everything; the room is used again."""
+        """Forget all tokens, though not the source; the room is used again."""
         self.length = 0
+
+    def take_source(self, features: Tensor) -> None:
+        """Features of a source [1, S, D] → it is the one that is read from now on."""
+        self.features = features
+        self.source.clear()

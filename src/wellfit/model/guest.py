@@ -22,6 +22,7 @@ from wellfit.errors import RunError
 from wellfit.model.cache import Cache
 from wellfit.model.guest_roles import guessed_roles
 from wellfit.model.logits_loss import logits_objective
+from wellfit.model.protocol import Source
 from wellfit.model.seeded import seeded
 from wellfit.recipe.schema import Role
 
@@ -106,8 +107,10 @@ class Guest(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         cache: Cache | None = None,
+        source: Source | None = None,
     ) -> Tensor:
         """Token ids [B, T] → logits [B, T, V] as the module gives them."""
+        assert source is None, "a guest is a decoder"
         if cache is not None:
             assert isinstance(cache, Window), "a guest's cache is made by its new_cache"
             return self._read(cache.read_on(tokens), None, None)[:, -tokens.shape[1] :]

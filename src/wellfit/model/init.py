@@ -4,7 +4,8 @@ Numbers are drawn from N(0, deviation²). What the deviation is, by `model.init`
 sides of a matrix; L layers; "writers" are attention.output and feedforward.down, which write into
 the residual stream):
 
-- `scaled_normal`, GPT-2's: 0.02 everywhere, writers 0.02/√(2·L).
+- `scaled_normal`, GPT-2's: 0.02 everywhere, writers 0.02/√(2·L), and 0.02/√(3·L) in a decoder
+  that reads a source, which has three writers a layer.
 - `zero_projections`: matrices 0.85/√in, so that features keep a variance near 1; writers and the
   head 0, so that the first loss is exactly ln V.
 - `xavier` (Glorot & Bengio 2010, equation 12): √(2/(in + out)), as torch's `xavier_normal_`.
@@ -97,7 +98,10 @@ def _at_base(model: Transformer, name: str, role: Role, outputs: float, inputs: 
     writes = name.endswith((".output.weight", ".down.weight"))
     table = role in ("embedding", "position")
     if section.init == "scaled_normal":
-        return 0.02 / math.sqrt(2 * section.layers) if writes else 0.02
+        # Two writes a layer, three in a decoder that reads a source; the layers of the own stack.
+        reads = section.reading_layers
+        count = 2 * reads if name.startswith("encoder_") else (3 if reads else 2) * section.layers
+        return 0.02 / math.sqrt(count) if writes else 0.02
     if section.init == "small":
         return 2 / (section.layers * math.sqrt(width)) if writes else math.sqrt(0.4 / width)
     if table and section.tie_embeddings:

@@ -5,7 +5,7 @@ Axes: B rows, T tokens of a row, D width, V vocabulary entries.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
 
     from wellfit.model.cache import Cache
     from wellfit.recipe.schema import Role
+
+
+Source: TypeAlias = "tuple[Tensor, Tensor | None, Tensor | None]"
+"""What an encoder-decoder reads: ids [B, S], and their positions and segments [B, S] or None."""
+
+
+class Beside(TypedDict, total=False):
+    """What `hidden` is given beside tokens and their places: nothing, but to an encoder-decoder."""
+
+    source: Source
 
 
 @runtime_checkable
@@ -34,12 +44,14 @@ class LanguageModel(Protocol):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         cache: Cache | None = None,
+        source: Source | None = None,
     ) -> Tensor:
         """Token ids [B, T] → features [B, T, D] in `compute_dtype`.
 
         `positions` [B, T] count from 0 within a document; `segments` [B, T] number the documents
         of a row, and a token sees only its own. None means: each row is one document from 0 on.
-        With a `cache`, the tokens follow those already in it.
+        With a `cache`, the tokens follow those already in it. Only an encoder-decoder is given a
+        `source`; a token reads the source's segment of its own number, and a cache keeps it.
         """
         ...
 
@@ -84,7 +96,10 @@ class LanguageModel(Protocol):
         ...
 
     def new_cache(self) -> Cache:
-        """An empty cache for one row; its `capacity` is the context of the model."""
+        """An empty cache for one row; its `capacity` is the context of the model.
+
+        Raises NotImplementedError where there is nothing to write on, as in an encoder.
+        """
         ...
 
     def train(self, mode: bool = True) -> object:

@@ -22,7 +22,13 @@ class _Scores(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scale: float,
+        causal: bool,
     ) -> Tensor:
         rows, heads, tokens, width = query.shape
         groups, keys = key.shape[1:3]
@@ -33,7 +39,7 @@ class _Scores(torch.autograd.Function):
         # In memory [B, T, H, W]: joining the heads afterwards copies nothing.
         read = query.new_empty(rows, tokens, heads, width).transpose(1, 2)
         kept = []
-        for first, last, seen in _blocks(tokens, keys):
+        for first, last, seen in _blocks(tokens, keys, causal):
             part = queries[:, :, first:last].flatten(1, 2)
             scores = torch.baddbmm(
                 part.new_zeros(()),
@@ -42,25 +48,26 @@ class _Scores(torch.autograd.Function):
                 beta=0,
                 alpha=scale,
             )
-            _hide(scores.view(*shape[:3], last - first, seen), mask, first, last)
+            _hide(scores.view(*shape[:3], last - first, seen), mask, first, last, causal)
             weights = torch.softmax(scores, dim=-1)
             got = torch.bmm(weights, values[:, :seen])
             read[:, :, first:last] = got.view(rows, heads, last - first, width)
             if any(ctx.needs_input_grad):
                 kept.append(weights)
         ctx.save_for_backward(queries, facing, values, *kept)
-        ctx.shapes, ctx.scale = (query.shape, key.shape), scale
+        ctx.shapes, ctx.scale, ctx.causal = (query.shape, key.shape), scale, causal
         return read
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         queries, facing, values, *kept = ctx.saved_tensors
         query_shape, key_shape = ctx.shapes
         tokens, keys = query_shape[2], key_shape[2]
         grad = grad.reshape(queries.shape)
         query_grad = torch.empty_like(queries)
         key_grad, value_grad = torch.zeros_like(facing), torch.zeros_like(values)
-        for (first, last, seen), weights in zip(_blocks(tokens, keys), kept, strict=True):
+        blocks = _blocks(tokens, keys, ctx.causal)
+        for (first, last, seen), weights in zip(blocks, kept, strict=True):
             part = queries[:, :, first:last].flatten(1, 2)
             got = grad[:, :, first:last].flatten(1, 2)
             value_grad[:, :seen].baddbmm_(weights.transpose(1, 2), got)
@@ -77,39 +84,51 @@ class _Scores(torch.autograd.Function):
             value_grad.view(key_shape),
             None,
             None,
+            None,
         )
 
 
-def _blocks(tokens: int, keys: int) -> list[tuple[int, int, int]]:
-    """T queries that end S keys → first query, one past the last, and keys that they may see.
+def _blocks(tokens: int, keys: int, causal: bool = True) -> list[tuple[int, int, int]]:
+    """T queries and S keys → first query, one past the last, and keys that they may see.
 
-    >>> _blocks(200, 200)
-    [(0, 128, 128), (128, 200, 200)]
+    Causal queries are the last of the keys.
+
+    >>> _blocks(200, 200), _blocks(200, 50, causal=False)
+    ([(0, 128, 128), (128, 200, 200)], [(0, 128, 50), (128, 200, 50)])
     """
     firsts = range(0, tokens, BLOCK)
     lasts = [min(first + BLOCK, tokens) for first in firsts]
-    return [(a, b, keys - tokens + b) for a, b in zip(firsts, lasts, strict=True)]
+    return [
+        (a, b, keys - tokens + b if causal else keys) for a, b in zip(firsts, lasts, strict=True)
+    ]
 
 
-def _hide(scores: Tensor, mask: Tensor | None, first: int, last: int) -> None:
+def _hide(scores: Tensor, mask: Tensor | None, first: int, last: int, causal: bool) -> None:
     """Scores [B, G, Q, t, s] of queries first…last: −∞ is added where a key is not to be seen."""
     size, seen = last - first, scores.shape[-1]
     if mask is not None:
         scores.add_(mask[:, :, first:last, :seen].unsqueeze(1))
         return
-    if size == 1:
-        return  # the last token, which sees all
+    if size == 1 or not causal:
+        return  # a last token, which sees all, as do those that look both ways
     later = torch.full((size, size), -torch.inf, dtype=scores.dtype, device=scores.device)
     scores[..., seen - size :].add_(later.triu(1))
 
 
 def score_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float = 0.0,
+    *,
+    causal: bool = True,
 ) -> Tensor:
     """Queries [B, H, T, W], keys and values [B, G, S, W] → softmax(q·kᵀ·scale + mask)·v.
 
     The result is [B, H, T, W]; the scale is 1/√W where none is given. Causal: query t sees keys up
     to S − T + t. The mask [B or 1, 1, T, S] hides those and perhaps more; None hides those only.
+    Without `causal` every query sees every key that the mask leaves.
     """
     scale = scale or query.shape[-1] ** -0.5
-    return cast(Tensor, _Scores.apply(query, key, value, mask, scale))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Scores.apply(query, key, value, mask, scale, causal))  # type: ignore[no-untyped-call]

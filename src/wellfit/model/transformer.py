@@ -1,6 +1,6 @@
-"""The decoder-only transformer, from its parts.
+"""The transformer, from its parts: a decoder, an encoder, or both in one.
 
-Axes: B rows, T tokens of a row, D width, V vocabulary entries.
+Axes: B rows, T tokens of a row, S tokens of a source, D width, V vocabulary entries.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wellfit.model import float8
-from wellfit.model.attention import Attention, attention_masks
+from wellfit.model.attention import Attention, attention_masks, source_mask
 from wellfit.model.cache import Cache
 from wellfit.model.dropout import Dropout
 from wellfit.model.experts import MixtureOfExperts
@@ -23,6 +23,7 @@ from wellfit.model.linear import Embedding, Linear
 from wellfit.model.norm import norm
 from wellfit.model.objective import linear_objective
 from wellfit.model.positions import Angles, model_angles
+from wellfit.model.protocol import Source
 from wellfit.model.recompute import Recompute, through
 from wellfit.recipe.schema import Model, Role
 
@@ -30,13 +31,20 @@ from wellfit.recipe.schema import Model, Role
 class Block(nn.Module):
     """Features [B, T, D] → x + attention(norm(x)), then x + feedforward(norm(x)).
 
-    With `post_norm` what is added passes a norm of its own first (arXiv 2408.00118).
+    With `post_norm` what is added passes a norm of its own first (arXiv 2408.00118). Without
+    `causal` a token also reads later ones; a block that `reads` attends to a source in between.
     """
 
-    def __init__(self, model: Model, layer: int) -> None:
+    def __init__(
+        self, model: Model, layer: int, *, causal: bool = True, reads: bool = False
+    ) -> None:
         super().__init__()
         self.attention_norm = norm(model)
-        self.attention = Attention(model, layer)
+        self.attention = Attention(model, layer, causal=causal)
+        if reads:
+            self.cross_attention_norm = norm(model)
+            self.cross_attention = Attention(model, layer)
+            self.cross_attention_post_norm = norm(model) if model.post_norm else None
         self.feedforward_norm = norm(model)
         mixture = model.experts.count > 0
         self.feedforward = MixtureOfExperts(model) if mixture else FeedForward(model)
@@ -51,9 +59,16 @@ class Block(nn.Module):
         dropout: Dropout,
         cache: Cache | None,
         layer: int,
+        source: Tensor | None = None,
+        source_mask: Tensor | None = None,
     ) -> Tensor:
         read = self.attention(self.attention_norm(x), angles, mask, cache, layer)
         x = x + dropout(_through(self.attention_post_norm, read))
+        if source is not None:
+            asked = self.cross_attention_norm(x)
+            read = self.cross_attention.read(asked, source, source_mask, cache, layer)
+            x = x + dropout(_through(self.cross_attention_post_norm, read))
+            del asked
         del read  # the name would keep it through the feed-forward
         made = self.feedforward(self.feedforward_norm(x))
         return x + dropout(_through(self.feedforward_post_norm, made))
@@ -83,7 +98,15 @@ class Transformer(nn.Module):
         self.embedding = Embedding(vocabulary_size, model.width)
         if model.position == "learned":
             self.positions = Embedding(model.context, model.width)
-        self.blocks = nn.ModuleList(Block(model, layer) for layer in range(model.layers))
+        if model.reading_layers:
+            self.encoder_blocks = nn.ModuleList(
+                Block(model, layer, causal=False) for layer in range(model.reading_layers)
+            )
+            self.encoder_norm = norm(model)
+        causal, reads = model.kind != "encoder", model.reading_layers > 0
+        self.blocks = nn.ModuleList(
+            Block(model, layer, causal=causal, reads=reads) for layer in range(model.layers)
+        )
         self.final_norm = norm(model)
         if not model.tie_embeddings:
             self.head = Linear(model.width, vocabulary_size, bias=False)
@@ -95,16 +118,84 @@ class Transformer(nn.Module):
         positions: Tensor | None = None,
         segments: Tensor | None = None,
         cache: Cache | None = None,
+        source: Source | None = None,
     ) -> Tensor:
-        """Token ids [B, T] → normalised features [B, T, D] in `compute_dtype`."""
+        """Token ids [B, T] → normalised features [B, T, D] in `compute_dtype`.
+
+        An encoder-decoder needs a `source`, or a cache that has one.
+        """
         seen = 0 if cache is None else cache.length
         length = tokens.shape[1]
         if positions is None:
             positions = torch.arange(seen, seen + length, device=tokens.device)[None]
         dropout = self._dropout()
         mask = attention_masks(
-            self.model, segments, length, seen, self.compute_dtype, tokens.device
+            self.model,
+            segments,
+            length,
+            seen,
+            self.compute_dtype,
+            tokens.device,
+            causal=self.model.kind != "encoder",
         )
+        more: tuple[Tensor | None, ...] = ()
+        if self.model.reading_layers:
+            of_source = None if source is None else source[2]
+            read = self._source(source, dropout, cache)
+            more = read, source_mask(segments, of_source, self.compute_dtype)
+        x, angles = self._embedded(tokens, positions, dropout)
+        # Generation changes its shape with each token: only training takes a compiled call.
+        plain = cache is not None or not self.training
+        call = call_block if plain else self.block_call
+        how: Recompute = "none" if plain else self.recompute
+        for layer, block in enumerate(self.blocks):
+
+            def run(x: Tensor, block: nn.Module = block, layer: int = layer) -> Tensor:
+                return call(block, x, angles, mask, dropout.of(layer), cache, layer, *more)
+
+            x = through(how, run, x)
+        if cache is not None:
+            cache.advance(length)
+        return self.final_norm(x)  # type: ignore[no-any-return]
+
+    def encode(self, source: Source) -> Tensor:
+        """What an encoder-decoder reads, ids [B, S] and their places → features [B, S, D]."""
+        return self._encode(source, self._dropout())
+
+    def _encode(self, source: Source, dropout: Dropout) -> Tensor:
+        tokens, positions, segments = source
+        length = tokens.shape[1]
+        if positions is None:
+            positions = torch.arange(length, device=tokens.device)[None]
+        mask = attention_masks(
+            self.model, segments, length, 0, self.compute_dtype, tokens.device, causal=False
+        )
+        # Numbers below those of the decoder's layers, so that no two places drop alike.
+        x, angles = self._embedded(tokens, positions, dropout.of(-2))
+        call = self.block_call if self.training else call_block
+        how: Recompute = self.recompute if self.training else "none"
+        for layer, block in enumerate(self.encoder_blocks):
+
+            def run(x: Tensor, block: nn.Module = block, layer: int = layer) -> Tensor:
+                return call(block, x, angles, mask, dropout.of(-3 - layer), None, layer)
+
+            x = through(how, run, x)
+        return self.encoder_norm(x)  # type: ignore[no-any-return]
+
+    def _source(self, source: Source | None, dropout: Dropout, cache: Cache | None) -> Tensor:
+        """Features of the source [B, S, D]: encoded now, or those that the cache keeps."""
+        if source is not None:
+            features = self._encode(source, dropout)
+            if cache is not None:
+                cache.take_source(features)
+            return features
+        assert cache is not None and cache.features is not None, "there is no source to read"
+        return cache.features
+
+    def _embedded(
+        self, tokens: Tensor, positions: Tensor, dropout: Dropout
+    ) -> tuple[Tensor, tuple[Angles, Angles] | None]:
+        """Ids and positions [B, T] → features [B, T, D], and angles where positions are rotary."""
         x = self.embedding(tokens)
         if self.model.scale_embeddings:
             x = x * math.sqrt(self.model.base_width or self.model.width)
@@ -113,20 +204,7 @@ class Transformer(nn.Module):
             x = x + self.positions(positions)
         else:
             angles = model_angles(self.model, positions, self.compute_dtype)
-        x = dropout(x.to(self.compute_dtype))
-        # Generation changes its shape with each token: only training takes a compiled call.
-        plain = cache is not None or not self.training
-        call = call_block if plain else self.block_call
-        how: Recompute = "none" if plain else self.recompute
-        for layer, block in enumerate(self.blocks):
-
-            def run(x: Tensor, block: nn.Module = block, layer: int = layer) -> Tensor:
-                return call(block, x, angles, mask, dropout.of(layer), cache, layer)
-
-            x = through(how, run, x)
-        if cache is not None:
-            cache.advance(length)
-        return self.final_norm(x)  # type: ignore[no-any-return]
+        return dropout(x.to(self.compute_dtype)), angles
 
     def token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Features [B, T, D], labels [B, T] → nats [B, T] in float32; 0 where the label is −100."""
@@ -211,8 +289,18 @@ class Transformer(nn.Module):
         """Dropout becomes a pure function of these three, until the next call."""
         self._dropout_key = (seed, step, first_row)
 
+    @property
+    def looks_ahead(self) -> str:
+        """Why a token may see later ones of its document, as a clause; empty in a decoder."""
+        return "an encoder reads both sides" if self.model.kind == "encoder" else ""
+
     def new_cache(self) -> Cache:
-        """An empty cache for one row, in the present `compute_dtype` and on the model's device."""
+        """An empty cache for one row, in the present `compute_dtype` and on the model's device.
+
+        Raises NotImplementedError for an encoder, where every new token changes all features.
+        """
+        if self.model.kind == "encoder":
+            raise NotImplementedError("an encoder reads both sides of a token and keeps nothing")
         device = self.embedding.weight.device
         return Cache(self.model, dtype=self.compute_dtype, device=device)
 
@@ -223,7 +311,8 @@ class Transformer(nn.Module):
         return Dropout(self.model.dropout, self._dropout_key)
 
     def _mixtures(self) -> list[MixtureOfExperts]:
-        parts = (block.feedforward for block in self.blocks)
+        blocks = (*getattr(self, "encoder_blocks", ()), *self.blocks)
+        parts = (block.feedforward for block in blocks)
         return [part for part in parts if isinstance(part, MixtureOfExperts)]
 
     def _before_output(self, hidden: Tensor) -> Tensor:

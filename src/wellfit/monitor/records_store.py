@@ -128,13 +128,17 @@ def _proof(line: Line) -> Proof:
     )
 
 
+_MAY_BE_UNKNOWN = ("bits_per_byte", "bits_per_byte_se")
+
+
 def _evaluated(line: Line) -> Evaluated:
     whole = ("step", "tokens", "bytes", "documents")
     values: Line = {
         name: _number(line[name])
         for name in _FIELDS[Evaluated]
-        if name not in (*whole, "split", "by_domain")
+        if name not in (*whole, *_MAY_BE_UNKNOWN, "split", "by_domain")
     }
+    values |= {n: None if line[n] is None else float(line[n]) for n in _MAY_BE_UNKNOWN}
     values.update({name: int(line[name]) for name in whole}, split=str(line["split"]))
     by_domain = {
         str(domain): {str(name): _number(value) for name, value in scores.items()}

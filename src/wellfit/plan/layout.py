@@ -156,6 +156,7 @@ def uncounted(recipe: Recipe) -> tuple[str, ...]:
     """
     model, train = recipe.model, recipe.train
     ways = {
+        "model.kind": model.kind != "decoder",
         "model.experts": model.experts.count > 0,
         "model.window": model.window > 0,
         "model.head_width": model.heads * model.features_per_head != model.width,

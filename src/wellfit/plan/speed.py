@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from wellfit.plan.devices import Machine
 from wellfit.plan.ledger import Peak
-from wellfit.recipe.schema import Recipe
+from wellfit.recipe.schema import Recipe, target_share
 from wellfit.recipe.shapes import flops_per_token, parameter_count, shape_table
 
 UTILISATION = (0.35, 0.50)
@@ -44,7 +44,7 @@ def speed(
     measured: float | None = None,
 ) -> Speed:
     """A recipe on a machine → its speed; `measured` are the seconds of a real step there."""
-    each = flops_per_token(recipe.model, vocabulary_size)
+    each = flops_per_token(recipe.model, vocabulary_size, target_share=target_share(recipe))
     tokens = recipe.train.batch_tokens
     step = each * tokens + update_flops(recipe, vocabulary_size)
     best = machine.peaks.get(precision)

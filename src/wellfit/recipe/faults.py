@@ -48,7 +48,16 @@ class Fault:
 _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
     ("model",): tuple(
         ("model", key)
-        for key in ("width", "heads", "kv_heads", "position", "head_width", "rotary_share")
+        for key in (
+            "width",
+            "heads",
+            "kv_heads",
+            "position",
+            "head_width",
+            "rotary_share",
+            "kind",
+            "encoder_layers",
+        )
     ),
     ("model", "experts"): (("model", "experts", "count"), ("model", "experts", "active")),
     ("model", "rope_scaling"): tuple(
@@ -85,7 +94,20 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
         ("train", "optimizer", "nesterov"),
         ("train", "optimizer", "momentum"),
     ),
-    (): (("train", "batch_tokens"), ("model", "context")),
+    ("train", "objective"): tuple(
+        ("train", "objective", key) for key in ("mask_share", "random_share")
+    ),
+    (): (
+        ("train", "batch_tokens"),
+        ("model", "context"),
+        ("model", "kind"),
+        ("train", "document_mask"),
+        ("train", "best_by"),
+        *(
+            ("train", "objective", key)
+            for key in ("kind", "share", "mask_share", "random_share", "span_length")
+        ),
+    ),
 }
 
 
@@ -112,9 +134,11 @@ def validate(
                 if error["type"].startswith("union_tag"):
                     place = (*place, "kind")
                 if error["type"] == "value_error":
+                    text = str(error["ctx"]["error"])
                     together = _CHECKED_TOGETHER[place]
+                    # What the sentence names, where it names settings by their whole path.
+                    together = tuple(p for p in together if dotted(p) in text) or together
                     if not any(_touches(other, mended) for other in together):
-                        text = str(error["ctx"]["error"])
                         head = f"{dotted(place)}: " if place else ""
                         origin = nearest(_written(together, origins) or place, origins, main)
                         faults.setdefault(text, Fault(origin, head + text))

@@ -19,6 +19,7 @@ Preset = Literal[
     "mixtral-8x7b", "mixtral-8x22b",
 ]  # fmt: skip
 Role = Literal["embedding", "position", "matrix", "router", "norm", "bias", "head"]
+Kind = Literal["decoder", "encoder", "encoder_decoder"]
 Activation = Literal["swiglu", "geglu", "gelu", "gelu_tanh", "relu2"]
 GATED = ("swiglu", "geglu")
 """Activations with a third matrix, the gate."""
@@ -111,7 +112,7 @@ class Experts(Section):
 
 
 class Model(Section):
-    """A decoder-only transformer, from its parts."""
+    """A transformer, from its parts: a decoder, an encoder, or both."""
 
     size: Size = Field("nano", description="The dial: sets every number left out below.")
     preset: Preset = Field(
@@ -122,8 +123,16 @@ class Model(Section):
         description="A function of your own that makes the model, a torch.nn.Module, in place of "
         "all settings below but `context`.",
     )
+    kind: Kind = Field(
+        "decoder",
+        description="`decoder`: a token sees earlier ones; `encoder`: it sees both sides; "
+        "`encoder_decoder`: a decoder that also reads what an encoder made of a source.",
+    )
     context: int = Field(ge=8, le=1_048_576, description="Tokens in a training sequence.")
-    layers: int = Field(ge=1, le=512, description="Blocks.")
+    layers: int = Field(ge=1, le=512, description="Blocks; of an encoder_decoder, its decoder's.")
+    encoder_layers: int = Field(
+        0, ge=0, le=512, description="encoder_decoder: blocks of its encoder; 0 takes `layers`."
+    )
     width: int = Field(ge=8, le=65_536, description="Features of a token between blocks.")
     heads: int = Field(ge=1, le=512, description="Query heads.")
     kv_heads: int = Field(ge=1, le=512, description="Key and value heads; divides `heads`.")
@@ -147,7 +156,11 @@ class Model(Section):
         1.0, gt=0, le=1, description="Share of a head's features that rotary positions turn."
     )
     window: int = Field(
-        0, ge=0, le=1_048_576, description="Tokens that a token sees, itself included; 0: all."
+        0,
+        ge=0,
+        le=1_048_576,
+        description="Tokens that a token sees, itself included; in an encoder, half as many on "
+        "each side; 0: all.",
     )
     global_every: int = Field(
         0, ge=0, le=512, description="Every n-th layer sees past the window; 0: none does."
@@ -197,6 +210,11 @@ class Model(Section):
         description="With base_width: features of a head there, where heads grow wider and not "
         "more numerous; 0: a head is as wide here.",
     )
+
+    @property
+    def reading_layers(self) -> int:
+        """Blocks that read a source: those of the encoder in front of a decoder, else 0."""
+        return (self.encoder_layers or self.layers) if self.kind == "encoder_decoder" else 0
 
     @property
     def features_per_head(self) -> int:
@@ -253,6 +271,11 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Model:
+        if self.encoder_layers and self.kind != "encoder_decoder":
+            raise ValueError(
+                f"encoder_layers {self.encoder_layers} has no effect with kind {self.kind}; leave "
+                "it out, or try kind encoder_decoder"
+            )
         if self.width % self.heads and not self.head_width:
             near = min(
                 (h for h in range(1, self.width + 1) if self.width % h == 0),

@@ -107,6 +107,9 @@ _VALUES = {
     "gpt2": "scaled_normal", "normal": "scaled_normal", "zero_init": "zero_projections",
     "glorot": "xavier", "glorot_normal": "xavier", "xavier_normal": "xavier", "kaiming": "he",
     "kaiming_normal": "he", "he_normal": "he", "small_init": "small", "wang_init": "small",
+    "mlm": "masked", "masked_lm": "masked", "clm": "next_token", "causal_lm": "next_token",
+    "span_corruption": "denoising", "bert": "encoder", "gpt": "decoder", "t5": "encoder_decoder",
+    "seq2seq": "encoder_decoder", "encoder-decoder": "encoder_decoder",
     "tiny": "nano", "medium": "base", "large": "1b", "xl": "3b",
 }  # fmt: skip
 
@@ -123,6 +126,8 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     # ── model ──
     ("model.width", (NANOGPT, HF, LITGPT), "n_embd hidden_size d_model embed_dim embedding_dim "
      "embedding_size emb_dim dim hidden_dim n_embed", ""),
+    ("model.kind", (HF,), "is_encoder_decoder is_decoder", "decoder, encoder or encoder_decoder"),
+    ("model.encoder_layers", (HF,), "num_encoder_layers n_encoder_layers enc_layers", ""),
     ("model.layers", (NANOGPT, HF, LITGPT), "n_layer n_layers num_hidden_layers num_layers depth",
      ""),
     ("model.heads", (NANOGPT, HF, LITGPT), "n_head n_heads num_attention_heads num_heads", ""),
@@ -186,6 +191,13 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("model.preset", (NANOGPT, HF, LITGPT), "model_name model_type base_model model_name_or_path "
      "pretrained_model_name_or_path", "a published shape, without its weights"),
     # ── train ──
+    ("train.objective.kind", (HF,), "mlm objective task_type", "it follows model.kind"),
+    ("train.objective.share", (HF,), "mlm_probability mlm_prob masked_lm_prob noise_density "
+     "corruption_rate", ""),
+    ("train.objective.mask_share", (HF,), "mask_replace_prob", "of the tokens to be predicted"),
+    ("train.objective.random_share", (HF,), "random_replace_prob", "of the tokens to be "
+     "predicted"),
+    ("train.objective.span_length", (HF,), "mean_noise_span_length mean_span_length", ""),
     ("train.optimizer.learning_rate", (NANOGPT, HF, AXOLOTL), "lr learning_rate max_lr peak_lr "
      "base_lr", "with muon the matrices have matrix_learning_rate"),
     ("train.optimizer.kind", (HF, AXOLOTL, FACTORY), "optim optimizer_type optimizer_name", ""),

@@ -12,6 +12,12 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from wellfit.recipe.data_section import Data, Duplicates, Source, Split, Tokenizer, Tokens
 from wellfit.recipe.model_section import Model, Role, Size
+from wellfit.recipe.objective_section import (
+    Objective,
+    objective_kind,
+    refuse_contradictions,
+    target_places,
+)
 from wellfit.recipe.optimizer_section import (
     OPTIMIZERS,
     SGD,
@@ -45,6 +51,7 @@ __all__ = [
     "Model",
     "Monitor",
     "Muon",
+    "Objective",
     "Optimizer",
     "Recipe",
     "Role",
@@ -60,6 +67,8 @@ __all__ = [
     "Tokenizer",
     "Tokens",
     "Train",
+    "objective_kind",
+    "target_share",
 ]
 
 
@@ -136,3 +145,21 @@ class Recipe(Section):
                 "rule carries such a rate over from model.base_width; try scale_by_size false"
             )
         return self
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> Recipe:
+        refuse_contradictions(
+            self.model.kind,
+            self.train.objective,
+            context=self.model.context,
+            document_mask=self.train.document_mask,
+            best_by=self.train.best_by,
+        )
+        return self
+
+
+def target_share(recipe: Recipe) -> float:
+    """A recipe → places of a target for each token of a row: 1 but in an encoder_decoder."""
+    if recipe.model.kind != "encoder_decoder":
+        return 1.0
+    return target_places(recipe.model.context, recipe.train.objective) / recipe.model.context

@@ -33,22 +33,34 @@ def shape_table(model: Model, vocabulary_size: int) -> tuple[Shape, ...]:
     table = [Shape("embedding.weight", (vocabulary_size, width), "embedding")]
     if model.position == "learned":
         table.append(Shape("positions.weight", (model.context, width), "position"))
+    for index in range(model.reading_layers):
+        table += _block(f"encoder_blocks.{index}", model, reads=False)
+    if model.reading_layers:
+        table += _norm("encoder_norm", model)
     for index in range(model.layers):
-        block = f"blocks.{index}"
-        table += _norm(f"{block}.attention_norm", model)
-        table += _attention(f"{block}.attention", model)
-        table += _norm(f"{block}.feedforward_norm", model)
-        if model.experts.count:
-            table += _mixture(f"{block}.feedforward", model)
-        else:
-            table += _feedforward(f"{block}.feedforward", model, model.hidden)
-        if model.post_norm:
-            table += _norm(f"{block}.attention_post_norm", model)
-            table += _norm(f"{block}.feedforward_post_norm", model)
+        table += _block(f"blocks.{index}", model, reads=model.reading_layers > 0)
     table += _norm("final_norm", model)
     if not model.tie_embeddings:
         table.append(Shape("head.weight", (vocabulary_size, width), "head"))
     return tuple(table)
+
+
+def _block(block: str, model: Model, *, reads: bool) -> list[Shape]:
+    """The tensors of a block; `reads` says that it also attends to a source."""
+    table = _norm(f"{block}.attention_norm", model) + _attention(f"{block}.attention", model)
+    if reads:
+        table += _norm(f"{block}.cross_attention_norm", model)
+        table += _attention(f"{block}.cross_attention", model)
+    table += _norm(f"{block}.feedforward_norm", model)
+    if model.experts.count:
+        table += _mixture(f"{block}.feedforward", model)
+    else:
+        table += _feedforward(f"{block}.feedforward", model, model.hidden)
+    if model.post_norm:
+        table += _norm(f"{block}.attention_post_norm", model)
+        table += _norm(f"{block}.cross_attention_post_norm", model) if reads else []
+        table += _norm(f"{block}.feedforward_post_norm", model)
+    return table
 
 
 def _attention(name: str, model: Model) -> list[Shape]:
@@ -126,7 +138,7 @@ def _active(shape: Shape, model: Model) -> int:
     return shape.parameters
 
 
-def flops_per_token(model: Model, vocabulary_size: int) -> int:
+def flops_per_token(model: Model, vocabulary_size: int, *, target_share: float = 1.0) -> int:
     """Floating-point operations of forward and backward for one token at the full context.
 
     6·M + 12·H·W·Σ T, as in PaLM (arXiv 2204.02311, appendix B): M counts the numbers of all
@@ -135,20 +147,37 @@ def flops_per_token(model: Model, vocabulary_size: int) -> int:
     second term is the attention itself, summed over layers, with every token attending to all T,
     causal or not, or to the window where the layer has one. Recomputation is not counted.
 
+    In an encoder-decoder: for one token of the source, and `target_share` tokens of the target.
+
     >>> tiny = Model(context=8, layers=1, width=8, heads=1, kv_heads=1, hidden=32,
     ...              activation="relu2")
     >>> flops_per_token(tiny, 100)  # 6·(4·64 + 2·256 + 800) + 12·1·8·8
     10176
     """
-    multiplied = sum(
-        _active(shape, model)
-        for shape in shape_table(model, vocabulary_size)
-        if shape.role in ("matrix", "router", "head")
-    )
+    of_source = of_target = 0
+    for shape in shape_table(model, vocabulary_size):
+        if shape.role in ("matrix", "router", "head"):
+            if shape.name.startswith("encoder_") or shape.name.endswith(_OF_SOURCE):
+                of_source += _active(shape, model)
+            else:
+                of_target += _active(shape, model)
     if model.tie_embeddings:
-        multiplied += vocabulary_size * model.width
-    seen = sum(
+        of_target += vocabulary_size * model.width
+    scores = 12 * model.heads * model.features_per_head
+    of_source = 6 * of_source + scores * _seen(model, model.reading_layers)
+    of_target = 6 * of_target + scores * _seen(model, model.layers)
+    if not model.reading_layers:
+        return of_source + of_target
+    of_target += scores * model.layers * model.context  # each target token reads the source
+    return of_source + round(of_target * target_share)
+
+
+_OF_SOURCE = ("cross_attention.key.weight", "cross_attention.value.weight")
+
+
+def _seen(model: Model, layers: int) -> int:
+    """Tokens that a token sees, summed over the first layers of a stack."""
+    return sum(
         min(model.window, model.context) if model.is_local(layer) else model.context
-        for layer in range(model.layers)
+        for layer in range(layers)
     )
-    return 6 * multiplied + 12 * model.heads * model.features_per_head * seen

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from wellfit.recipe import score_names
+from wellfit.recipe.objective_section import Objective
 from wellfit.recipe.optimizer_section import Optimizer, Schedule
 from wellfit.recipe.section import Call, Section, Share
 
@@ -87,6 +88,7 @@ class Train(Section):
     micro_batch: int = Field(
         ge=1, description="Sequences in one forward and backward pass; the last may be smaller."
     )
+    objective: Objective = Field(Objective(), description="What the model predicts.")
     optimizer: Optimizer = Field(description="How gradients become updates.")
     schedule: Schedule = Field(Schedule(), description="The rate over the run.")
     clip_norm: float = Field(

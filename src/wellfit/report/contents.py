@@ -36,7 +36,7 @@ def _score_row(scores: Evaluated) -> list[str]:
         scores.split,
         f"{scores.step:,}",
         f"{figure(scores.loss)} {spread(scores.loss_se)}",
-        f"{figure(scores.bits_per_byte)} {spread(scores.bits_per_byte_se)}".rstrip(),
+        f"{figure(scores.bits_per_byte)} {spread(scores.bits_per_byte_se)}".strip(),
         figure(scores.perplexity, 1),
         share(scores.accuracy, decimals=1),
         byte_size(None if scores.bits_per_byte is None else scores.bytes),

@@ -118,14 +118,18 @@ def _scores(material: Material) -> list[KeyFigure]:
             "Bits per byte",
             figure(last.bits_per_byte),
             spread(last.bits_per_byte_se),
-            "bits to store a byte of unseen text; lower is better",
+            "bits to store a byte of unseen text; lower is better"
+            if last.bits_per_byte is not None
+            else "no such number where only hidden tokens are predicted",
         ),
         KeyFigure("Perplexity", figure(last.perplexity, 1), note=_PERPLEXITY_NOTE),
         KeyFigure(
             "Accuracy",
             share(last.accuracy, decimals=1),
             f"± {share(last.accuracy_se, decimals=1)}" if math.isfinite(last.accuracy_se) else "",
-            "next tokens guessed right",
+            "next tokens guessed right"
+            if last.bits_per_byte is not None
+            else "hidden tokens guessed right",
         ),
     ]
 

@@ -135,8 +135,8 @@ def _body(material: Material, drawn: list[Chart]) -> str:
             environment_section(material),
             "</main>",
             "<footer>Written by wellfit from the records of the run. Loss is in nats per token: "
-            "how surprised the model is by the next token, on average. What was not recorded is "
-            "shown as unknown.</footer>",
+            "how surprised the model is by a token that it must predict, on average. What was not "
+            "recorded is shown as unknown.</footer>",
             "</div>",
         )
     )
@@ -161,8 +161,8 @@ def _log_body(material: Material, drawn: list[Chart]) -> str:
             "</main>",
             "<footer>Written by wellfit from the numbers of a log that another trainer wrote. A "
             "loss is shown as it was logged; for language models that is nats per token, as a "
-            "rule: how surprised the model is by the next token, on average. Nothing that the "
-            "log does not hold was guessed.</footer>",
+            "rule: how surprised the model is by a token that it must predict, on average. Nothing "
+            "that the log does not hold was guessed.</footer>",
             "</div>",
         )
     )

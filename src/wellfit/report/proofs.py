@@ -11,7 +11,7 @@ from wellfit.report.html import escape
 
 PROOF_NAMES = {
     "supervised_tokens": "Tokens have labels",
-    "label_offset": "Labels are the next tokens",
+    "label_offset": "Labels belong to their places",
     "first_loss": "The loss begins where it must",
     "gradient_coverage": "Every tensor learns",
     "causality": "No token sees later ones",

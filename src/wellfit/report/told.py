@@ -52,7 +52,10 @@ def score_words(material: Material) -> str:
     last = scores[0]
     right = share(last.accuracy, decimals=1)
     if last.bits_per_byte is None:
-        return f"On text it has never seen it guesses {right} of the next tokens right."
+        return (
+            f"On text it has never seen it guesses {right} of the tokens right, at "
+            f"{figure(last.loss)} nats each."
+        )
     error = spread(last.bits_per_byte_se)
     bits = f"{figure(last.bits_per_byte)}{f' {error}' if error else ''}"
     return (

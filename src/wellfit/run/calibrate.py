@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wellfit.data.batches import Batch
+from wellfit.data.corrupt.marks import marks
 from wellfit.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def calibrate(recipe: Recipe, vocabulary_size: int, corpus: Corpus | None) -> fl
     """
     import torch
 
-    from wellfit.run.parts import first_model, training_batches
+    from wellfit.run.parts import corruption, first_model, training_batches
     from wellfit.training import precision
     from wellfit.training.allocator import keep_freed_memory
     from wellfit.training.budget import seconds_per_step
@@ -44,6 +45,13 @@ def calibrate(recipe: Recipe, vocabulary_size: int, corpus: Corpus | None) -> fl
         optimizer = built(recipe.train.optimizer, model)
         optimizer.set_share(1.0)
         real = training_batches(recipe, corpus) if corpus else None
+        corrupt = None
+        if real is None:
+            kind = recipe.model.kind
+            # Which ids stand for marks does not change the arithmetic: the last ones do.
+            behind = marks(kind, {}, 0, 0).vocabulary_size
+            found = marks(kind, {}, vocabulary_size - behind, 0)
+            corrupt = corruption(recipe, found, ("calibration",))
         numbers = count(1)
         stepper = Stepper(
             recipe.train,
@@ -59,6 +67,8 @@ def calibrate(recipe: Recipe, vocabulary_size: int, corpus: Corpus | None) -> fl
             step = next(numbers)
             began = time.perf_counter()
             batch = real.batch(step) if real else random_batch(recipe, vocabulary_size, step)
+            if corrupt is not None:
+                batch = corrupt(batch, np.arange(len(batch.tokens)))
             stepper.take(step, batch).read()
             return time.perf_counter() - began
 

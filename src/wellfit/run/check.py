@@ -27,9 +27,11 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
     from wellfit.data.build import build_corpus
     from wellfit.plan.plan import refuse_what_cannot_fit
     from wellfit.plan.text import advice_lines, plan_lines
+    from wellfit.recipe.schema import target_share
     from wellfit.recipe.shapes import flops_per_token
     from wellfit.run.parts import first_model, training_batches
     from wellfit.run.plan import patcher, plan_of_run
+    from wellfit.run.vocabulary import vocabulary_of
     from wellfit.training.loop import train
 
     corpus = build_corpus(
@@ -39,7 +41,7 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
     batches = training_batches(recipe, corpus)
     made = plan_of_run(recipe, corpus, patcher(path, changes))
     warning = refuse_what_cannot_fit(made, recipe.train.memory_check)
-    model = first_model(recipe, corpus.vocabulary_size)
+    model = first_model(recipe, vocabulary_of(recipe, corpus))
     section = recipe.train.model_copy(update={"budget": Budget(steps=STEPS)})
     with tempfile.TemporaryDirectory() as scratch:
         records = list(
@@ -60,11 +62,12 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
     if refused and not steps:
         show.line(proofs)
         raise RunError(refused[-1].text, where=str(path))
-    uniform = math.log(corpus.vocabulary_size)
+    entries = vocabulary_of(recipe, corpus)
+    uniform = math.log(entries)
     count = started.data["parameters"]
     about = f"Model {recipe.model.size}: {count:,} parameters"
     if recipe.model.module is None:
-        flops = flops_per_token(recipe.model, corpus.vocabulary_size)
+        flops = flops_per_token(recipe.model, entries, target_share=target_share(recipe))
         about += f", {flops / 1e6:,.1f} MFLOP a token"
     else:
         about = f"Model {recipe.model.module.name}: {count:,} parameters, its arithmetic unknown"
@@ -79,7 +82,7 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         f"Device: {started.data['device']}, {started.data['precision']} "
         f"({started.data['precision_reason']})",
         f"First loss {steps[0].loss:.3f} nats a token; guessing blindly among "
-        f"{corpus.vocabulary_size:,} tokens costs {uniform:.3f}",
+        f"{entries:,} tokens costs {uniform:.3f}",
         f"Second step: {steps[-1].seconds:.2f} s, loss {steps[-1].loss:.3f}, "
         f"gradient norm {steps[-1].grad_norm:.3g}",
     ]

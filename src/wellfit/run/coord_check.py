@@ -103,6 +103,12 @@ def coord_check(
             where="model.module",
             way_out="Check the widths of wellfit's own model, or look at yours by hand.",
         )
+    if recipe.model.kind == "encoder_decoder":
+        raise RunError(
+            "the check looks at one stack of blocks, and an encoder_decoder has two",
+            where="model.kind",
+            way_out="Check a decoder of the same settings: each stack follows the same rules.",
+        )
     whole = recipe.model.width
     widths = tuple(sorted(set(widths) or {whole // 4, whole // 2, whole}))
     if len(widths) < 2:
@@ -168,6 +174,7 @@ def sizes(
 
     from wellfit.model.transformer import Transformer
     from wellfit.run.parts import first_model, training_batches
+    from wellfit.run.vocabulary import vocabulary_of
     from wellfit.training.start import prepare
     from wellfit.training.threads import threads
 
@@ -180,7 +187,7 @@ def sizes(
     batches = training_batches(
         recipe.model_copy(update={"train": section, "seed": batch_seed}), corpus
     )
-    model = first_model(recipe, corpus.vocabulary_size)
+    model = first_model(recipe, vocabulary_of(recipe, corpus))
     assert isinstance(model, Transformer), "a module of one's own is refused above"
     with threads(section.threads) as thread_count:
         setup = prepare(

@@ -92,6 +92,7 @@ def lr_find(
     """
     from wellfit.data.build import build_corpus
     from wellfit.run.parts import first_model, training_batches
+    from wellfit.run.vocabulary import vocabulary_of
     from wellfit.training.batch_advice import batch_advice
     from wellfit.training.lr_finder import find
     from wellfit.training.start import prepare
@@ -107,7 +108,7 @@ def lr_find(
     )
     rows = recipe.train.batch_tokens // recipe.model.context
     batches = training_batches(recipe, corpus)
-    model = first_model(recipe, corpus.vocabulary_size)
+    model = first_model(recipe, vocabulary_of(recipe, corpus))
     with threads(recipe.train.threads) as thread_count:
         # A gate that held spikes back would hide where training diverges.
         safety = recipe.train.safety.model_copy(update={"spike": "warn"})

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wellfit.data.batches import Batches, Rows
+from wellfit.data.batches import Batches, Corrupt, Rows
 from wellfit.data.corpus import Corpus
+from wellfit.data.corrupt.denoised import denoising
+from wellfit.data.corrupt.marks import Marks
+from wellfit.data.corrupt.masked import masking
 from wellfit.data.plan import DataPlan
 from wellfit.model.guest import Guest, made, refuse_unfit
 from wellfit.model.init import initialise
@@ -19,8 +22,9 @@ from wellfit.model.protocol import LanguageModel
 from wellfit.model.seeded import seeded
 from wellfit.model.transformer import Transformer
 from wellfit.recipe.callables import resolve, version_of
-from wellfit.recipe.schema import Recipe
+from wellfit.recipe.schema import Recipe, objective_kind
 from wellfit.recipe.shapes import Shape
+from wellfit.run.vocabulary import marks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +50,18 @@ def first_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
     if isinstance(model, Transformer) and recipe.model.module is None:
         initialise(model, recipe.seed)
     return model
+
+
+def corruption(recipe: Recipe, found: Marks, key: tuple[object, ...]) -> Corrupt | None:
+    """A recipe, its marks and a key → what is hidden in rows; None where nothing is."""
+    objective = recipe.train.objective
+    match objective_kind(recipe.model.kind, objective):
+        case "masked":
+            return masking(objective, found, key)
+        case "denoising":
+            return denoising(objective, found, key)
+        case _:
+            return None
 
 
 def model_shapes(recipe: Recipe, vocabulary_size: int) -> tuple[Shape, ...] | None:
@@ -76,12 +92,19 @@ def training_batches(recipe: Recipe, corpus: Corpus, plan: DataPlan | None = Non
     Raises DataError as `Batches` does.
     """
     rows = recipe.train.batch_tokens // recipe.model.context
-    return Batches(corpus, recipe.model.context, rows, recipe.seed, plan)
+    key = (recipe.seed, corpus.digest)
+    corrupt = corruption(recipe, marks_of(recipe, corpus), key)
+    return Batches(corpus, recipe.model.context, rows, recipe.seed, plan, corrupt)
 
 
 def held_out_rows(recipe: Recipe, corpus: Corpus, split: str) -> Rows:
-    """A recipe, its corpus and a split → the rows of it that are scored."""
-    return Rows(corpus, split, recipe.model.context)
+    """A recipe, its corpus and a split → the rows of it that are scored.
+
+    What is hidden in them is the same at every evaluation, whatever the seed of the run.
+    """
+    key = ("held out", corpus.digest, split)
+    corrupt = corruption(recipe, marks_of(recipe, corpus), key)
+    return Rows(corpus, split, recipe.model.context, corrupt)
 
 
 def _function(recipe: Recipe) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from wellfit.data.corrupt.marks import marks
 from wellfit.errors import DataError, WellfitError
 from wellfit.plan.devices import Machine, gpu, reported
 from wellfit.plan.fit import Apply
@@ -17,6 +18,7 @@ from wellfit.plan.length import Counts
 from wellfit.plan.plan import Plan, plan
 from wellfit.recipe.schema import Recipe
 from wellfit.run.load import load
+from wellfit.run.vocabulary import marks_with, vocabulary_of
 
 if TYPE_CHECKING:
     from wellfit.data.corpus import Corpus
@@ -137,7 +139,7 @@ def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> P
         recipe,
         machine,
         cast("Precision", how.name),
-        vocabulary_size=corpus.vocabulary_size,
+        vocabulary_size=_vocabulary(recipe, corpus)[0],
         vocabulary_origin="its corpus",
         counts=counts_of(corpus),
         apply=apply,
@@ -227,19 +229,19 @@ def counts_of(corpus: Corpus) -> Counts:
 
 
 def _vocabulary(recipe: Recipe, corpus: Corpus | None) -> tuple[int, str]:
+    """A recipe and its corpus, if any → entries of the model, marks included, and whose."""
     if corpus is not None:
-        return corpus.vocabulary_size, "its corpus"
-    tokens = recipe.data.tokens
+        return vocabulary_of(recipe, corpus), "its corpus"
+    tokens, section = recipe.data.tokens, recipe.data.tokenizer
+    size, whose = section.vocabulary_size, "data.tokenizer.vocabulary_size"
+    file = section.file if tokens is None else tokens.tokenizer
     if tokens is not None and tokens.vocabulary_size is not None:
-        return tokens.vocabulary_size, "data.tokens.vocabulary_size"
-    section = recipe.data.tokenizer
-    if tokens is not None:
-        section = section.model_copy(update={"file": tokens.tokenizer})
-    if section.file:
+        size, whose = tokens.vocabulary_size, "data.tokens.vocabulary_size"
+    elif file:
         from wellfit.data.tokens.tokenizer import load as load_tokenizer
 
-        return load_tokenizer(Path(section.file)).vocabulary_size, section.file
-    return section.vocabulary_size, "data.tokenizer.vocabulary_size"
+        return marks_with(recipe, load_tokenizer(Path(file))).vocabulary_size, file
+    return marks(recipe.model.kind, {}, size, 0).vocabulary_size, whose
 
 
 def _local_gpu(folder: Path = NVIDIA) -> str | None:

@@ -8,11 +8,13 @@ from wellfit.data.corpus import Corpus
 from wellfit.errors import RunError
 from wellfit.evaluation.loss import evaluate
 from wellfit.generation.generate import generate, next_logits
+from wellfit.generation.prompts import continuing
 from wellfit.generation.text import stream_text
 from wellfit.model.protocol import LanguageModel
 from wellfit.recipe.schema import Recipe
 from wellfit.records import Event, Record, Sampled
 from wellfit.run.parts import held_out_rows
+from wellfit.run.vocabulary import marks_of
 
 BEST = 5
 
@@ -51,17 +53,29 @@ def sampler(
         return _silent(recipe)
     tokenizer = corpus.tokenizer()
     spellings = tokenizer.token_bytes()
+    marks = marks_of(recipe, corpus)
 
     def spelled(token: int) -> str:
+        if mark := marks.spelling(token):
+            return mark
         if token == tokenizer.separator:
             return tokenizer.separator_text
         return spellings[token].decode(errors="replace")
 
     def sampled(step: int, prompt: str) -> Sampled:
-        ids = [tokenizer.separator, *tokenizer.encode(prompt)]
-        probable = next_logits(model, ids).softmax(-1).topk(min(BEST, len(spellings)))
-        new = generate(model, ids, recipe.monitor.sampling, stop_ids=(tokenizer.separator,))
-        text = "".join(stream_text(new, tokenizer.decode, ids))
+        given = continuing(
+            tokenizer.encode(prompt), separator=tokenizer.separator, sentinels=marks.sentinels
+        )
+        logits = next_logits(model, given.ids, given.source)
+        probable = logits.softmax(-1).topk(min(BEST, len(logits)))
+        new = generate(
+            model,
+            given.ids,
+            recipe.monitor.sampling,
+            stop_ids=given.stop_ids,
+            source=given.source,
+        )
+        text = "".join(stream_text(new, tokenizer.decode, given.source or given.ids))
         guesses = zip(*probable, strict=True)
         return Sampled(
             step,
@@ -71,6 +85,10 @@ def sampler(
         )
 
     def probe(step: int) -> Iterator[Record]:
+        if recipe.model.kind == "encoder" and recipe.monitor.prompts:
+            text = "an encoder does not write text, so there are no samples of it"
+            yield Event(step, "no_sample", text)
+            return
         for prompt in recipe.monitor.prompts:
             try:
                 yield sampled(step, prompt)

@@ -20,6 +20,7 @@ from wellfit.run.plan import plan_of_run
 from wellfit.run.probes import evaluator, sampler
 from wellfit.run.setting import corpus_folder, refuse_another_model, settle
 from wellfit.run.show import Quiet, Show
+from wellfit.run.vocabulary import vocabulary_of
 from wellfit.training.loop import train
 from wellfit.training.signals import stop_requests
 
@@ -51,7 +52,7 @@ def run(
         plan = DataPlan.open(folder / "data-plan.jsonl")
         batches = training_batches(recipe, corpus, plan)
         measures = settle(recipe, corpus, run_folder)
-        model = first_model(recipe, corpus.vocabulary_size)
+        model = first_model(recipe, vocabulary_of(recipe, corpus))
         with Listener(run_folder, measures) as listener, stop_requests(requests):
             for record in train(
                 recipe.train,

@@ -16,6 +16,7 @@ from wellfit.monitor.listen import Measures
 from wellfit.recipe.load import load_recipe
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.shapes import flops_per_token, parameter_count
+from wellfit.run.vocabulary import vocabulary_of
 from wellfit.training import checkpoint
 from wellfit.training.precision import choose
 
@@ -57,6 +58,7 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
     `corpus.json` names the corpus relative to the run folder, so both can be moved together.
     """
     where, how = choose(recipe.train.device, recipe.train.precision)
+    entries = vocabulary_of(recipe, corpus)
     # A peak is measured in these two; of another arithmetic it is unknown, and so is the MFU.
     kinds: dict[str, Literal["fp32", "bf16"]] = {"fp32": "fp32", "bf16": "bf16"}
     kind = kinds.get(how.name)
@@ -67,30 +69,31 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
             "device": {"name": where.name, "why": where.why},
             "precision": {"name": how.name, "why": how.why},
             "matrix_peak_flops": peak,
-            "parameters": _parameters(recipe, corpus),
+            "parameters": _parameters(recipe, entries),
         }
     )
     pointer = {
         "folder": os.path.relpath(corpus.folder, run_folder.path),
         "digest": corpus.digest,
-        "vocabulary_size": corpus.vocabulary_size,
+        "vocabulary_size": entries,
     }
     replace_file(run_folder.path / "corpus.json", json.dumps(pointer, indent=2) + "\n")
-    # Of a module of one's own the arithmetic is not known.
+    # Speed counts tokens with a label, and a decoder alone has one at every place; of a module of
+    # one's own the arithmetic is not known.
     flops = None
-    if recipe.model.module is None:
-        flops = float(flops_per_token(recipe.model, corpus.vocabulary_size))
+    if recipe.model.kind == "decoder" and recipe.model.module is None:
+        flops = float(flops_per_token(recipe.model, entries))
     return Measures(device=where.name, flops_per_token=flops, matrix_peak=peak)
 
 
-def _parameters(recipe: Recipe, corpus: Corpus) -> int | None:
+def _parameters(recipe: Recipe, entries: int) -> int | None:
     """Numbers that are trained; None where a module of one's own does not tell before it is made.
 
     The event `started` tells it in any case.
     """
     if recipe.model.module is None:
-        return parameter_count(recipe.model, corpus.vocabulary_size)
+        return parameter_count(recipe.model, entries)
     from wellfit.run.parts import model_shapes
 
-    shapes = model_shapes(recipe, corpus.vocabulary_size)
+    shapes = model_shapes(recipe, entries)
     return None if shapes is None else sum(shape.parameters for shape in shapes)

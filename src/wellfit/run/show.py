@@ -105,10 +105,11 @@ class Terminal:
 
 def evaluation_lines(scores: Evaluated) -> str:
     """Held-out scores → lines for a person."""
-    size, bits = f"{scores.bytes:,} bytes, ", "unknown: no tokenizer tells the bytes of the tokens"
-    if scores.bits_per_byte is None or scores.bits_per_byte_se is None:
-        size = ""
-    else:
+    size = f"{scores.bytes:,} bytes, " if scores.bytes else ""
+    bits = "unknown: only hidden tokens are predicted"
+    if not scores.bytes:
+        bits = "unknown: no tokenizer tells the bytes of the tokens"
+    if scores.bits_per_byte is not None and scores.bits_per_byte_se is not None:
         bits = f"{scores.bits_per_byte:.4f} ± {scores.bits_per_byte_se:.4f}"
     lines = [
         f"{scores.split} split at step {scores.step}: {scores.documents:,} documents, "
@@ -120,12 +121,16 @@ def evaluation_lines(scores: Evaluated) -> str:
     ]
     if len(scores.by_domain) > 1:
         lines += [
-            f"  {printable(domain):<14} {scored['bits_per_byte']:.4f} bits per byte, "
-            f"{scored['bytes']:,.0f} bytes"
+            f"  {printable(domain):<14} {_of_domain(scored)}"
             for domain, scored in scores.by_domain.items()
-            if scored["bits_per_byte"] is not None
         ]
     return "\n".join(lines)
+
+
+def _of_domain(scored: dict[str, float | None]) -> str:
+    bits, size = scored["bits_per_byte"], scored["bytes"]
+    told = f"{scored['loss']:.4f} nats per token" if bits is None else f"{bits:.4f} bits per byte"
+    return told if size is None else f"{told}, {size:,.0f} bytes"
 
 
 def closing_lines(outcome: Outcome) -> str:
@@ -179,6 +184,8 @@ def proof_lines(proofs: Sequence[Proof]) -> str:
 
 def reference_lines(test: Evaluated, compressed: Compressed) -> str:
     """The test scores and what xz needs for the same text → one comparison in words."""
+    if test.bits_per_byte is None:
+        return ""
     return (
         f"On the same held-out text, xz -9 needs {compressed.one_by_one:.3f} bits per byte file "
         f"by file, xz -9e {compressed.together:.3f} on all of it at once;\n"

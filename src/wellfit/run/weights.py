@@ -14,6 +14,7 @@ from wellfit.recipe.load import load_recipe
 from wellfit.recipe.schema import Recipe, Sampling
 from wellfit.records import Evaluated
 from wellfit.run.parts import empty_model, held_out_rows
+from wellfit.run.vocabulary import marks_of, vocabulary_of
 
 if TYPE_CHECKING:
     from wellfit.model.protocol import LanguageModel
@@ -128,7 +129,7 @@ def open_run(run: Path, which: str = "") -> Trained:
     recipe = load_recipe(recipe_file)
     path = choose_checkpoint(run, recipe, which)
     corpus = open_corpus(run)
-    model = empty_model(recipe, corpus.vocabulary_size)
+    model = empty_model(recipe, vocabulary_of(recipe, corpus))
     take_weights(model, path)
     # What was trained in fp8 is scored in bf16, as it was between its steps, on any device.
     wanted = "bf16" if recipe.train.precision == "fp8" else recipe.train.precision
@@ -206,7 +207,8 @@ def generate_from_run(
     and what follows it are ids with spaces between them.
     """
     from wellfit.errors import WellfitError
-    from wellfit.generation.generate import generate
+    from wellfit.generation.generate import empty_cache, generate
+    from wellfit.generation.prompts import continuing
     from wellfit.generation.text import stream_text
 
     limits = {
@@ -221,20 +223,25 @@ def generate_from_run(
         raise WellfitError("; ".join(wrong), where="generate")
     sampling = Sampling(tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     trained = open_run(run, which)
-    if not trained.corpus.has_tokenizer:
-        return _ids_from_run(trained, prompt, sampling)
-    tokenizer = trained.corpus.tokenizer()
-    ids = [tokenizer.separator, *tokenizer.encode(prompt)]
-    new = generate(trained.model, ids, sampling, stop_ids=(tokenizer.separator,))
-    return stream_text(new, tokenizer.decode, ids)
+    empty_cache(trained.model)  # refused before a prompt is printed
+    corpus = trained.corpus
+    tokenizer = corpus.tokenizer() if corpus.has_tokenizer else None
+    given = continuing(
+        _ids_of(prompt, corpus) if tokenizer is None else tokenizer.encode(prompt),
+        separator=corpus.separator,
+        sentinels=marks_of(trained.recipe, corpus).sentinels,
+    )
+    new = generate(trained.model, given.ids, sampling, stop_ids=given.stop_ids, source=given.source)
+    if tokenizer is None:
+        return (f" {one}" for one in new)
+    return stream_text(new, tokenizer.decode, given.source or given.ids)
 
 
-def _ids_from_run(trained: Trained, prompt: str, sampling: Sampling) -> Iterator[str]:
-    """The continuation in ids of a prompt in ids; WellfitError where it is none."""
+def _ids_of(prompt: str, corpus: Corpus) -> list[int]:
+    """A prompt in ids → these; WellfitError where it is none."""
     from wellfit.errors import WellfitError
-    from wellfit.generation.generate import generate
 
-    corpus, words = trained.corpus, prompt.split()
+    words = prompt.split()
     if not all(w.isascii() and w.isdecimal() and int(w) < corpus.vocabulary_size for w in words):
         raise WellfitError(
             "the run's tokens came without a tokenizer, so a prompt is ids from 0 to "
@@ -242,6 +249,4 @@ def _ids_from_run(trained: Trained, prompt: str, sampling: Sampling) -> Iterator
             where="prompt",
             way_out="Write it so, or name data.tokens.tokenizer before training.",
         )
-    ids = [corpus.separator, *map(int, words)]
-    new = generate(trained.model, ids, sampling, stop_ids=(corpus.separator,))
-    return (f" {one}" for one in new)
+    return [int(word) for word in words]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wellfit.data.batches import IGNORED
+from wellfit.data.batches import IGNORED, joined
 from wellfit.errors import RunError
 from wellfit.training import schedules
 from wellfit.training.lr_choice import (
@@ -36,11 +36,11 @@ from wellfit.training.noise_scale import (
     LEAST_BATCHES,
     Measurement,
     NoiseScale,
-    joined,
     measure,
     noise_scale,
 )
 from wellfit.training.start import restore
+from wellfit.training.step import source_on
 
 if TYPE_CHECKING:
     import torch
@@ -339,7 +339,8 @@ def score(setup: Setup, feed: Feed) -> float:
                 places: tuple[torch.Tensor | None, torch.Tensor | None] = (None, None)
                 if setup.section.document_mask:
                     places = _on(setup, batch.positions[part]), _on(setup, batch.segments[part])
-                hidden = setup.model.hidden(_on(setup, batch.tokens[part]), *places)
+                source = source_on(setup.device, batch, part)
+                hidden = setup.model.hidden(_on(setup, batch.tokens[part]), *places, **source)
                 losses = setup.model.token_loss(hidden, _on(setup, batch.labels[part]))
                 total += float(losses.to("cpu", torch.float64).sum())
                 count += int(np.count_nonzero(batch.labels[part] != IGNORED))

@@ -129,7 +129,7 @@ def measure(
     whole: list[torch.Tensor | None] = [None] * len(parameters)
     parts: list[tuple[int, float]] = []
     for number, places in enumerate(np.array_split(np.arange(rows), pieces)):
-        part = _rows(batch, slice(int(places[0]), int(places[-1]) + 1))
+        part = batch.part(slice(int(places[0]), int(places[-1]) + 1))
         tokens = int(np.count_nonzero(part.labels != IGNORED))
         if not tokens:
             continue
@@ -158,26 +158,6 @@ def measure(
         )
     square = sum(float(g.double().square().sum()) for g in whole if g is not None)
     return Measurement(count, square, tuple(parts))
-
-
-def joined(batches: Sequence[Batch]) -> Batch:
-    """Several batches in, one with all their rows out: what a batch of one row is measured in."""
-    return Batch(
-        *(
-            np.concatenate([getattr(batch, name) for batch in batches])
-            for name in ("tokens", "labels", "positions", "segments", "documents")
-        )
-    )
-
-
-def _rows(batch: Batch, part: slice) -> Batch:
-    return Batch(
-        batch.tokens[part],
-        batch.labels[part],
-        batch.positions[part],
-        batch.segments[part],
-        batch.documents[part],
-    )
 
 
 def _ratio_interval(

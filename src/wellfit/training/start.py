@@ -47,6 +47,7 @@ MATHEMATICS = (
     "label_smoothing",
     "z_loss",
     "document_mask",
+    "objective",
     "safety",
     "ema_decay",
 )
@@ -288,7 +289,8 @@ def begin(
             way_out="Resume it, or train into a new folder.",
         )
     batch = setup.batches.batch(1)
-    rows, context = batch.tokens.shape
+    rows = len(batch.tokens)
+    context = setup.section.batch_tokens // rows  # targets may be shorter than their rows
     assert rows * context == setup.section.batch_tokens, "the batches are the recipe's"
     events: list[Event] = []
     if made is None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
     from wellfit.data.batches import Batch
-    from wellfit.model.protocol import LanguageModel
+    from wellfit.model.protocol import Beside, LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,8 @@ def accumulate(
             places = _on(device, batch.positions[part]), _on(device, batch.segments[part])
         model.dropout_key(*key, first)
         with keeping():
-            hidden = model.hidden(_on(device, batch.tokens[part]), *places)
+            source = source_on(device, batch, part)
+            hidden = model.hidden(_on(device, batch.tokens[part]), *places, **source)
             if objective.loss is not None:
                 with torch.no_grad():
                     losses = model.token_loss(hidden, labels)
@@ -140,6 +141,16 @@ def accumulate(
         total += losses.detach().to(exact).sum()
     # Without a single label there is no loss: not a number, rather than a perfect zero.
     return total / (count if count else math.nan), count
+
+
+def source_on(device: torch.device, batch: Batch, part: slice) -> Beside:
+    """Some rows of a batch in; what `hidden` is given to read beside them out: often nothing."""
+    if batch.source is None:
+        return {}
+    read = batch.source
+    arrays = (read.tokens[part], read.positions[part], read.segments[part])
+    tokens, positions, segments = (_on(device, array) for array in arrays)
+    return {"source": (tokens, positions, segments)}
 
 
 def _on(device: torch.device, array: NDArray[np.int64]) -> Tensor:

@@ -120,7 +120,8 @@ def _backward(ground: Ground, tokens: Tensor) -> dict[str, float]:
     model.dropout_key(ground.seed, 0, 0)
     # A row of one token still needs a label.
     labels = tokens.roll(-1, dims=1)
-    losses = model.token_loss(model.hidden(tokens), labels)
+    more = ground.beside(tokens, packed=False)
+    losses = model.token_loss(model.hidden(tokens, **more), labels)
     objective = losses.sum() / labels.numel() + model.auxiliary_loss()
     parameters = dict(model.named_parameters())
     try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wellfit.data.batches import Batch
-    from wellfit.model.protocol import LanguageModel
+    from wellfit.model.protocol import Beside, LanguageModel, Source
     from wellfit.training.optimizers import Optimizers
 
 SAME_SHAPE = 1e-5
@@ -92,6 +92,8 @@ class Ground:
     """Weights are as they were drawn: no step has been made, and they come from nowhere else."""
     document_mask: bool
     separator: int | None
+    source: Source | None = None
+    """What the rows are made from, of an encoder-decoder: ids, positions, segments [R, S]."""
     scan: dict[int, float] = field(default_factory=dict)
     """Offset → cross-entropy of the weights' own logits against the tokens there."""
     known: dict[tuple[bool, str], Reading] = field(default_factory=dict)
@@ -120,16 +122,32 @@ class Ground:
         *,
         training: bool = False,
         key: int = 0,
+        source: Source | None = None,
     ) -> Reading:
-        """Tokens [R, T] in; features and logits out, without gradients, in the mode asked for."""
+        """Tokens [R, T] in; features and logits out, without gradients, in the mode asked for.
+
+        The source is the rows' own where none is given.
+        """
         import torch
 
         self.model.train(training)
         # Training counts its steps from 1: the key of step 0 is nobody else's.
         self.model.dropout_key(self.seed, 0, key)
         with torch.no_grad():
-            hidden = self.model.hidden(tokens, positions, segments)
+            more: Beside = {"source": source} if source else {}
+            more = more or self.beside(tokens, packed=segments is not None)
+            hidden = self.model.hidden(tokens, positions, segments, **more)
             return self.reading(hidden)
+
+    def beside(self, tokens: Tensor, *, packed: bool) -> Beside:
+        """Tokens of the first rows in; what `hidden` reads beside them out: often nothing."""
+        if self.source is None:
+            return {}
+        rows = tokens.shape[0]
+        ids, positions, segments = self.source
+        if not packed or positions is None or segments is None:
+            return {"source": (ids[:rows], None, None)}
+        return {"source": (ids[:rows], positions[:rows], segments[:rows])}
 
     def losses(self, labels: Tensor) -> tuple[Reading, Tensor]:
         """Labels [R, T] in; the reading in evaluation mode and the losses [R, T], nats, out."""
@@ -138,7 +156,8 @@ class Ground:
         self.model.train(False)
         self.model.dropout_key(self.seed, 0, 0)
         with torch.no_grad():
-            hidden = self.model.hidden(self.tokens, *self.places)
+            more = self.beside(self.tokens, packed=self.document_mask)
+            hidden = self.model.hidden(self.tokens, *self.places, **more)
             return self.reading(hidden), self.model.token_loss(hidden, labels).float()
 
     def trained(self, *, packed: bool, again: bool = False) -> Reading:
@@ -256,3 +275,8 @@ def in_float32(model: LanguageModel) -> Iterator[None]:
 def mixes(model: LanguageModel) -> str:
     """A model in; why its tokens legitimately see others, as it says in `mixes_tokens`, out."""
     return str(getattr(model, "mixes_tokens", "") or "")
+
+
+def looks_ahead(model: LanguageModel) -> str:
+    """A model in; why a token may see later ones of its document, as it says itself, out."""
+    return str(getattr(model, "looks_ahead", "") or "")

@@ -19,6 +19,7 @@ from wellfit.training.proofs.ground import (
     failed,
     gap,
     in_float32,
+    looks_ahead,
     mixes,
     not_assessed,
     other_shape,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from wellfit.data.batches import Batch
+    from wellfit.model.protocol import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,11 @@ def causality(ground: Ground) -> Answer:
     """
     if reason := mixes(ground.model):
         return not_assessed(f"The model says that its tokens may see later ones: {reason}.")
+    if reason := looks_ahead(ground.model):
+        return not_assessed(
+            f"Not asked: {reason}. That labels do not stand open in the input is part of "
+            "`label_offset`."
+        )
     if ground.length < 2:
         return not_assessed("Rows of one token have no later one.")
     largest, allowed, moved, cuts = 0.0, 0.0, 0.0, 0
@@ -138,6 +145,7 @@ def _leaks_alone(ground: Ground, cut: _Cut, other: Tensor, *, packed: bool) -> b
             tokens=ground.tokens[one],
             positions=ground.positions[one],
             segments=ground.segments[one],
+            source=_source_of(ground, one),
             known={},
         )
         before = cut.before[one]
@@ -211,7 +219,8 @@ def batch_versus_single(ground: Ground) -> Answer:
 def packing_isolation(ground: Ground) -> Answer:
     """Documents packed into one row do not see each other (D19).
 
-    Three documents are cut from each row. The middle one gets other tokens, and the others must
+    Three documents are cut from each row, and from the source of each row where there is one. The
+    middle one gets other tokens, and the others must
     stay as they were; the last one must read as it does alone. With a separator the batches' own
     borders are checked as well.
     """
@@ -237,11 +246,13 @@ def packing_isolation(ground: Ground) -> Answer:
     middle = segments == 1
     changed = ground.tokens.where(~middle, ground.other_tokens(ground.tokens, salt=51))
 
+    sources = _packed_sources(ground)
+
     def base(again: bool) -> Reading:
-        return ground.read(ground.tokens, positions, segments, training=True)
+        return ground.read(ground.tokens, positions, segments, training=True, source=sources[0])
 
     def other() -> Reading:
-        return ground.read(changed, positions, segments, training=True)
+        return ground.read(changed, positions, segments, training=True, source=sources[1])
 
     found, allowed = compared(ground, base, other, ~middle)
     if found > allowed:
@@ -254,8 +265,8 @@ def packing_isolation(ground: Ground) -> Answer:
         )
     last = begins[2]
     with in_float32(ground.model):
-        packed = ground.read(ground.tokens, positions, segments)
-        alone = ground.read(ground.tokens[:, last:].contiguous())
+        packed = ground.read(ground.tokens, positions, segments, source=sources[0])
+        alone = ground.read(ground.tokens[:, last:].contiguous(), source=sources[2])
     limit = other_shape(packed)
     scale = float(packed.hidden[:, last:].abs().max()) or 1.0
     apart = float((packed.hidden[:, last:] - alone.hidden).abs().max()) / scale
@@ -273,6 +284,32 @@ def packing_isolation(ground: Ground) -> Answer:
         gap=found,
         allowed=allowed,
         alone=apart,
+    )
+
+
+def _packed_sources(ground: Ground) -> tuple[Source | None, Source | None, Source | None]:
+    """What three packed targets read: as it is, the middle one changed, and the last one alone."""
+    import torch
+
+    if ground.source is None:
+        return None, None, None
+    ids = ground.source[0]
+    columns = torch.arange(ids.shape[1], device=ids.device)
+    third = max(1, ids.shape[1] // 3)
+    segments = (columns // third).clamp(max=2)
+    places = (columns - segments * third).expand_as(ids), segments.expand_as(ids)
+    changed = torch.where(segments == 1, ground.other_tokens(ids, salt=52), ids)
+    return (ids, *places), (changed, *places), (ids[:, 2 * third :].contiguous(), None, None)
+
+
+def _source_of(ground: Ground, rows: slice) -> Source | None:
+    if ground.source is None:
+        return None
+    ids, positions, segments = ground.source
+    return (
+        ids[rows],
+        None if positions is None else positions[rows],
+        None if segments is None else segments[rows],
     )
 
 

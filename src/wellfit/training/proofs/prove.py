@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING
 from wellfit.records import Proof
 from wellfit.training.proofs.first_loss import first_loss
 from wellfit.training.proofs.gradients import gradient_coverage
-from wellfit.training.proofs.ground import Answer, Ground, UnsettledError, not_assessed
+from wellfit.training.proofs.ground import (
+    Answer,
+    Ground,
+    UnsettledError,
+    looks_ahead,
+    not_assessed,
+)
 from wellfit.training.proofs.isolation import batch_versus_single, causality, packing_isolation
 from wellfit.training.proofs.labels import (
     label_offset,
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
     import torch
 
     from wellfit.data.batches import Batch
-    from wellfit.model.protocol import LanguageModel
+    from wellfit.model.protocol import Beside, LanguageModel, Source
     from wellfit.training.optimizers import Optimizers
 
 ROWS = 2
@@ -74,7 +80,7 @@ def prove(
         else:
             # Ids that the model does not have stop every pass.
             sound = largest_id(ground.batches) < ground.vocabulary
-            if sound and (pretrained or step >= TRAINED):
+            if sound and (pretrained or step >= TRAINED) and not looks_ahead(model):
                 ground = replace(ground, scan=_scan(ground))
             for name in names:
                 if name == "supervised_tokens" or (sound and name in AS_THEY_ARE):
@@ -112,10 +118,19 @@ def _ground(
         torch.from_numpy(array[rows].copy()).to(device)
         for array in (first.tokens, first.labels, first.positions, first.segments)
     )
+    source: Source | None = None
+    if first.source is not None:
+        ids, places, numbers = (
+            torch.from_numpy(array[rows].copy()).to(device)
+            for array in (first.source.tokens, first.source.positions, first.source.segments)
+        )
+        source = ids, places, numbers
     model.train(False)
     model.dropout_key(seed, 0, 0)
     with torch.no_grad():
-        one = model.hidden(torch.zeros((1, 1), dtype=torch.long, device=device))
+        nothing = torch.zeros((1, 1), dtype=torch.long, device=device)
+        more: Beside = {} if source is None else {"source": (nothing, None, None)}
+        one = model.hidden(nothing, **more)
         vocabulary = int(model.logits(one).shape[-1])
     return Ground(
         model=model,
@@ -131,6 +146,7 @@ def _ground(
         fresh=step == 0 and not pretrained,
         document_mask=document_mask,
         separator=separator,
+        source=source,
     )
 
 

@@ -23,6 +23,8 @@ from wellfit.training.proofs.ground import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from wellfit.model.protocol import Beside
+
 SINGLE, CHUNK = 8, 4
 """Tokens read one by one, and the chunk before them; the rest is read at once."""
 
@@ -108,8 +110,9 @@ def cache_versus_full(ground: Ground) -> Answer:
         at = 0
         for size in pieces(length):
             part = tokens[:, at : at + size]
+            more: Beside = {} if at else ground.beside(part, packed=False)
             with torch.no_grad():
-                hidden = model.hidden(part, cache=cache)
+                hidden = model.hidden(part, cache=cache, **more)
                 read = _features(ground, hidden)
             kind = "first" if at == 0 else "single" if size == 1 else "chunk"
             there = _features_at(ground, whole, at, size)
