@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from wellfit.diagnosis import diagnose, read
@@ -83,8 +83,19 @@ def answer(path: Path) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(value=st.one_of(metrics(), metrics(), states(), anything))
+@example(
+    value={
+        "train_loss": [0.0] * 5,
+        "val_loss": [0.0] * 5,
+        "learning_rate": [0.0, 1.0, 0.0, 1e308, -8e307],
+        "epochs": [0.0] * 5,
+        "steps": [1, 2, 3, 4, 5],
+    }
+)
 def test_any_json_gives_an_answer_or_one_clear_error(tmp_path: Path, value: Any) -> None:
-    """Fails when `epoch_losses` sums before it divides (losses near the largest float overflow)."""
+    """Fails when `epoch_losses` sums before it divides (losses near the largest float overflow),
+    and when rates are subtracted where they need only be compared.
+    """
     path = tmp_path / "log.json"
     path.write_text(json.dumps(value), encoding="utf-8")
     answer(path)

@@ -276,7 +276,7 @@ def restarted(history: History, first: float, last: float) -> bool:
         return False
     peak = np.maximum.accumulate(rates)
     low = np.flatnonzero(rates < peak / 1.5)
-    if len(low) == 0 or not np.any(np.diff(rates[low[0] :]) > 0):
+    if len(low) == 0 or not np.any(rates[low[0] + 1 :] > rates[low[0] : -1]):
         return False
     lowest, fallen = rates[0], False
     for i in range(1, len(rates)):

@@ -179,7 +179,7 @@ def _summary(
         accuracy=accuracy,
         accuracy_se=accuracy_se,
         tokens=int(tokens.sum()),
-        bytes=int(length.sum()) if known else 0,
+        bytes=int(length.sum()) if told else 0,
         documents=int(scored.sum()),
         seconds=seconds,
         by_domain=by_domain,

@@ -51,11 +51,13 @@ def score_words(material: Material) -> str:
         return ""
     last = scores[0]
     right = share(last.accuracy, decimals=1)
-    if last.bits_per_byte is None:
+    if last.bits_per_byte is None and last.bytes:  # an encoder, or one that writes spans
         return (
-            f"On text it has never seen it guesses {right} of the tokens right, at "
-            f"{figure(last.loss)} nats each."
+            f"On text it has never seen it guesses {right} of the tokens right that are hidden "
+            f"from it, at {figure(last.loss)} nats each."
         )
+    if last.bits_per_byte is None:
+        return f"On text it has never seen it guesses {right} of the next tokens right."
     error = spread(last.bits_per_byte_se)
     bits = f"{figure(last.bits_per_byte)}{f' {error}' if error else ''}"
     return (

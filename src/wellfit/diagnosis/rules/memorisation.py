@@ -75,7 +75,7 @@ def _epochs(history: History, steps: Array) -> Array | None:
     if history.axis == "epoch":
         return None
     at, values = curves.finite(history.epoch)
-    if len(at) >= 2 and values[-1] > 0 and np.all(np.diff(values) >= 0):
+    if len(at) >= 2 and values[-1] > 0 and np.all(values[1:] >= values[:-1]):
         return np.asarray(np.interp(steps, at, values))
     planned = history.context.planned_epochs
     done = history.context.planned_steps

@@ -34,7 +34,7 @@ def schedule(history: History) -> list[Finding] | NotAssessed:
     planned = history.context.planned_steps
     cut = bool(planned and steps[-1] < 0.95 * planned)
     if rates[-1] >= CONSTANT * peak:
-        rising = bool(np.all(np.diff(rates) >= 0)) and rates[0] < 0.5 * peak
+        rising = bool(np.all(rates[1:] >= rates[:-1])) and rates[0] < 0.5 * peak
         if cut and not rising:
             return []
         return [_never(steps, rates, rising)]
