@@ -9,10 +9,19 @@ from plan_counting import BASE, recipe_of
 
 from wellfit.errors import RunError
 from wellfit.plan.devices import Machine, gpu
-from wellfit.plan.fit import Setting, applied_to, changes, largest_micro_batch, needed
+from wellfit.plan.fit import (
+    CPU_TOKENS,
+    Setting,
+    applied_to,
+    changes,
+    largest_micro_batch,
+    needed,
+    rows_of_a_pass,
+)
 from wellfit.plan.memory import PROCESS_BYTES
 from wellfit.plan.plan import plan, refuse_what_cannot_fit
 from wellfit.recipe.load import parse_recipe
+from wellfit.recipe.schema import Recipe
 
 BIG = recipe_of("layers=4 width=256 heads=4 kv_heads=4 context=512 rows=16 micro=16 V=4096")
 CPU = Machine("a CPU", "cpu", None, native=("fp32", "bf16"))
@@ -109,3 +118,45 @@ def test_the_first_bottleneck_has_its_figure() -> None:
     assert plan(fast, card, "bf16", vocabulary_size=1000).bottleneck.name == "compute"
     disk = plan(slow, card, "bf16", vocabulary_size=1000, measured=1e-9).bottleneck
     assert disk.name == "disk" and "MB/s" in disk.why
+
+
+def open_one(changed: str = "", **more: object) -> Recipe:
+    """`BIG` or other changes, its micro-batch left open."""
+    found = recipe_of(changed) if changed else BIG
+    return found.model_copy(
+        update={"train": found.train.model_copy(update={"micro_batch": 0, **more})}
+    )
+
+
+@pytest.mark.parametrize("share", [0.3, 0.45, 0.6, 0.9])
+def test_an_open_micro_batch_fits_with_room_to_spare(share: float) -> None:
+    """On a GPU: the fewest passes that leave a tenth, and rows shared out evenly over them.
+
+    Breaks tried: no tenth; the rows of the last pass left over.
+    """
+    machine, recipe = gpu("A100-40GB"), open_one()
+    one, whole = (needed(recipe, setting(0, machine), rows) for rows in (1, 16))
+    room = int((one + share * (whole - one)) / 0.9)
+    rows = rows_of_a_pass(recipe, setting(room, machine))
+    passes = -(-16 // rows)
+    assert needed(recipe, setting(room, machine), rows) <= 0.9 * room
+    assert rows == -(-16 // passes)
+    if passes > 1:
+        fewer = -(-16 // (passes - 1))
+        assert needed(recipe, setting(room, machine), fewer) > 0.9 * room
+
+
+def test_an_open_micro_batch_on_a_cpu_or_where_memory_is_unknown() -> None:
+    """As many tokens as gain speed there; one row where nothing fits.
+
+    Breaks tried: settings that are not counted taken as counted; no cap on a CPU.
+    """
+    large = 10**12
+    assert rows_of_a_pass(open_one(), setting(large)) == CPU_TOKENS // 512
+    assert rows_of_a_pass(open_one(), setting(large, gpu("A100-40GB"))) == 16
+    assert rows_of_a_pass(open_one(), setting(0, gpu("A100-40GB"))) == CPU_TOKENS // 512
+    assert rows_of_a_pass(open_one(), setting(1)) == 1
+    smoothed = open_one(label_smoothing=0.1)
+    assert rows_of_a_pass(smoothed, setting(large, gpu("A100-40GB"))) == CPU_TOKENS // 512
+    ragged = open_one("context=512 rows=9 micro=9 V=4096")
+    assert rows_of_a_pass(ragged, setting(large)) == 5

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from wellfit.data.corpus import Corpus
 from wellfit.plan.devices import gpu
 from wellfit.run import plan as run_plan
 from wellfit.run.load import load
+from wellfit.run.plan import settled
 
 
 def test_text_and_json_say_the_same(tiny_home: Path, inside: Callable[..., Any]) -> None:
@@ -155,3 +157,32 @@ def test_planning_loads_no_torch(tiny_home: Path) -> None:
         [sys.executable, "-c", code], cwd=tiny_home, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_open_micro_batch_is_settled_once(
+    own_home: Path, inside: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run writes down the number that it trains with, and goes on with it elsewhere.
+
+    Break: settle it anew at a resume; the smaller machine then takes other rows, and other bits.
+    """
+    few = ("train.budget.steps=6", "train.micro_batch=auto")
+    assert inside(own_home, "check", "tiny.yaml", *few).status == 0
+    done = inside(own_home, "train", "tiny.yaml", "--out", "open", *few)
+    assert done.status == 0, done.error
+    written = (own_home / "open" / "recipe.yaml").read_text()
+    rows = load(own_home / "open" / "recipe.yaml").train.micro_batch
+    assert rows == load(own_home / "tiny.yaml").train.batch_tokens // 64 > 1
+    line = next(one for one in written.splitlines() if one.strip().startswith("micro_batch:"))
+    assert line.split("# ")[1].startswith("auto: as many rows as the plan says fit")
+    monkeypatch.setattr("wellfit.plan.fit.CPU_TOKENS", 64)
+    assert settled(load(own_home / "tiny.yaml", few), corpus_at(own_home)).train.micro_batch == 1
+    resumed = settled(load(own_home / "tiny.yaml", few), corpus_at(own_home), own_home / "open")
+    assert resumed.train.micro_batch == rows
+    again = inside(own_home, "train", "tiny.yaml", "--out", "open", "--resume", *few)
+    assert again.status == 0, again.error
+    assert (own_home / "open" / "recipe.yaml").read_text() == written
+
+
+def corpus_at(home: Path) -> Corpus:
+    return Corpus.open(home / "corpora" / "tiny")

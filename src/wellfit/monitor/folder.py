@@ -125,6 +125,11 @@ class RunFolder:
         with explained(self.path):
             self._keep_earlier("recipe", ".yaml", mask_text(recipe_text))
 
+    def settle_recipe(self, recipe_text: str) -> None:
+        """Keep the recipe in which what was left to the machine has become numbers."""
+        with explained(self.path):
+            replace_file(self.path / "recipe.yaml", mask_text(recipe_text))
+
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Keep where this attempt runs as `environment.json`.
 

@@ -7,11 +7,11 @@ Every answer was planned as a whole recipe: what is printed fits, by the same pl
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from wellfit.plan.devices import Machine
-from wellfit.plan.layout import Precision, layout
+from wellfit.plan.layout import Precision, layout, uncounted
 from wellfit.plan.memory import memory
 from wellfit.plan.speed import moved_bytes, update_flops
 from wellfit.recipe.load import parse_recipe
@@ -137,6 +137,32 @@ def largest_micro_batch(recipe: Recipe, setting: Setting) -> int:
         else:
             high = middle - 1
     return low
+
+
+# Beyond this many tokens a pass gains nothing on a CPU and only takes memory (docs/log.md).
+CPU_TOKENS = 4_096
+# What allocators hold beside the tensors that the plan counts.
+SPARE_SHARE = 0.1
+
+
+def rows_of_a_pass(recipe: Recipe, setting: Setting) -> int:
+    """A recipe that leaves its micro-batch open → rows of a pass, at least one.
+
+    As many as fit with a tenth to spare; on a CPU no more than gain speed. The rows of a step are
+    then shared out evenly over its passes. Where the memory is not known, or not counted whole, it
+    is as many as a CPU takes: a safe size rather than the largest.
+    """
+    whole = recipe.train.batch_tokens // recipe.model.context
+    few = max(1, CPU_TOKENS // recipe.model.context)
+    known = setting.room and not uncounted(recipe) and recipe.model.module is None
+    most = whole
+    if setting.machine.device == "cpu" or not known:
+        most = min(most, few)
+    if known:
+        room = replace(setting, room=int(setting.room * (1 - SPARE_SHARE)))
+        most = min(most, largest_micro_batch(recipe, room))
+    passes = -(-whole // max(1, most))
+    return -(-whole // passes)
 
 
 def changes(recipe: Recipe, setting: Setting, apply: Apply, *, most: int = 6) -> list[Change]:

@@ -137,7 +137,7 @@ def layout(
     return Layout(
         model=recipe.model,
         vocabulary=vocabulary_size,
-        rows=rows or min(recipe.train.micro_batch, most),
+        rows=rows or max(1, min(recipe.train.micro_batch, most)),  # 0 is still open
         bytes=BYTES[precision],
         device=device,
         masked=recipe.train.document_mask,

@@ -87,7 +87,7 @@ def length(
         epochs=steps * rows / per_epoch if steps is not None and per_epoch else None,
         steps_per_epoch=per_epoch / rows if per_epoch else None,
         tokens_per_parameter=tokens / parameters if tokens is not None and parameters else None,
-        micro_batches=-(-rows // train.micro_batch),
+        micro_batches=-(-rows // (train.micro_batch or 1)),
         rows=rows,
         batch_tokens=train.batch_tokens,
     )

@@ -87,7 +87,7 @@ def moved_bytes(recipe: Recipe, vocabulary_size: int, peak: Peak) -> int:
     """
     parameters = parameter_count(recipe.model, vocabulary_size)
     rows = recipe.train.batch_tokens // recipe.model.context
-    passes = -(-rows // recipe.train.micro_batch)
+    passes = -(-rows // (recipe.train.micro_batch or 1))
     kept = peak.by_kind["activations"] + peak.by_kind["logits"]
     update = 12 * parameters + 2 * peak.by_kind["optimizer"]
     return passes * (20 * parameters + 3 * kept) + update

@@ -239,7 +239,8 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
      "not counted in passes: a step takes as many passes of train.micro_batch sequences as "
      "train.batch_tokens holds"),
     ("train.micro_batch", (HF, AXOLOTL, LITGPT), "per_device_train_batch_size micro_batch_size "
-     "device_batch_size micro_batch per_device_batch_size", "sequences in one pass"),
+     "device_batch_size micro_batch per_device_batch_size auto_find_batch_size",
+     "sequences in one pass"),
     ("train.clip_norm", (NANOGPT, HF, TORCHTUNE), "grad_clip max_grad_norm gradient_clip_val "
      "clip_grad_norm max_norm gradient_clipping clip_grad", ""),
     ("train.precision", (NANOGPT, HF, LITGPT, AXOLOTL), "dtype bf16 fp16 mixed_precision "

@@ -86,7 +86,9 @@ class Train(Section):
         ge=8, description="Tokens of one step over all micro-batches; a multiple of model.context."
     )
     micro_batch: int = Field(
-        ge=1, description="Sequences in one forward and backward pass; the last may be smaller."
+        ge=0,
+        description="Sequences in one forward and backward pass; the last may be smaller. 0 or "
+        "`auto`: as many as the plan says fit and gain speed; a run keeps what it began with.",
     )
     objective: Objective = Field(Objective(), description="What the model predicts.")
     optimizer: Optimizer = Field(description="How gradients become updates.")
@@ -189,6 +191,11 @@ class Train(Section):
                 "takes the place of the cross-entropy; put it into that function, or leave it 0"
             )
         return self
+
+    @field_validator("micro_batch", mode="before")
+    @classmethod
+    def _auto_is_zero(cls, value: object) -> object:
+        return 0 if value == "auto" else value
 
     @field_validator("best_by")
     @classmethod

@@ -30,13 +30,14 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
     from wellfit.recipe.schema import target_share
     from wellfit.recipe.shapes import flops_per_token
     from wellfit.run.parts import first_model, training_batches
-    from wellfit.run.plan import patcher, plan_of_run
+    from wellfit.run.plan import patcher, plan_of_run, settled
     from wellfit.run.vocabulary import vocabulary_of
     from wellfit.training.loop import train
 
     corpus = build_corpus(
         recipe.data, name=recipe.name, folder=corpus_folder(recipe), progress=show.stage
     )
+    recipe = settled(recipe, corpus)
     rows = recipe.train.batch_tokens // recipe.model.context
     batches = training_batches(recipe, corpus)
     made = plan_of_run(recipe, corpus, patcher(path, changes))

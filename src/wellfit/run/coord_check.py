@@ -121,11 +121,13 @@ def coord_check(
     models = [at_width(recipe.model, width, grows) for width in widths]
 
     from wellfit.data.build import build_corpus
+    from wellfit.run.plan import settled
 
     began = time.perf_counter()
     corpus = build_corpus(
         recipe.data, name=recipe.name, folder=corpus_folder(recipe), progress=show.stage
     )
+    recipe = settled(recipe, corpus)
     found: dict[tuple[int, int], dict[str, tuple[float, float]]] = {}
     for seed in range(seeds):
         for model in models:

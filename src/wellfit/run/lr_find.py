@@ -92,6 +92,7 @@ def lr_find(
     """
     from wellfit.data.build import build_corpus
     from wellfit.run.parts import first_model, training_batches
+    from wellfit.run.plan import settled
     from wellfit.run.vocabulary import vocabulary_of
     from wellfit.training.batch_advice import batch_advice
     from wellfit.training.lr_finder import find
@@ -106,6 +107,7 @@ def lr_find(
     corpus = build_corpus(
         recipe.data, name=recipe.name, folder=corpus_folder(recipe), progress=show.stage
     )
+    recipe = settled(recipe, corpus, run=run)
     rows = recipe.train.batch_tokens // recipe.model.context
     batches = training_batches(recipe, corpus)
     model = first_model(recipe, vocabulary_of(recipe, corpus))

@@ -18,6 +18,7 @@ from wellfit.plan.length import Counts
 from wellfit.plan.plan import Plan, plan
 from wellfit.recipe.schema import Recipe
 from wellfit.run.load import load
+from wellfit.run.micro_batch import with_micro_batch
 from wellfit.run.vocabulary import marks_with, vocabulary_of
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def plan_file(
     machine, precision = settle_machine(recipe, gpu_name)
     corpus = built_corpus(recipe)
     vocabulary_size, origin = _vocabulary(recipe, corpus)
+    recipe = with_micro_batch(recipe, machine, precision, vocabulary_size)
     measured = None
     if calibrated:
         from wellfit.run.calibrate import calibrate
@@ -108,8 +110,17 @@ def patcher(path: Path, changes: tuple[str, ...]) -> Apply:
     return apply
 
 
-def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> Plan:
-    """A recipe and its corpus, as a run begins → its plan on the device that torch will use."""
+def settled(recipe: Recipe, corpus: Corpus, run: Path | None = None) -> Recipe:
+    """A recipe and its corpus, as a run begins → the recipe with nothing left open.
+
+    `run` is the folder of a run that goes on: it keeps what it began with.
+    """
+    machine, precision = machine_of_run(recipe)
+    return with_micro_batch(recipe, machine, precision, vocabulary_of(recipe, corpus), run=run)
+
+
+def machine_of_run(recipe: Recipe) -> tuple[Machine, Precision]:
+    """A recipe → the device that torch will use, and the precision there."""
     from wellfit.training.precision import choose
 
     where, how = choose(recipe.train.device, recipe.train.precision)
@@ -123,13 +134,19 @@ def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> P
         machine = replace(machine, memory=int(about.total_memory))
     elif where.name == "mps":
         machine = replace(machine, name="this Mac's GPU", device="mps")
+    return machine, cast("Precision", how.name)
+
+
+def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> Plan:
+    """A recipe and its corpus, as a run begins → its plan on the device that torch will use."""
+    machine, precision = machine_of_run(recipe)
     if recipe.model.module is not None:
         from wellfit.run.parts import model_shapes
 
         return plan_guest(
             recipe,
             machine,
-            "bf16" if how.name == "bf16" else "fp32",
+            precision,
             model_shapes(recipe, corpus.vocabulary_size),
             vocabulary_size=corpus.vocabulary_size,
             vocabulary_origin="its corpus",
@@ -138,8 +155,8 @@ def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> P
     return plan(
         recipe,
         machine,
-        cast("Precision", how.name),
-        vocabulary_size=_vocabulary(recipe, corpus)[0],
+        precision,
+        vocabulary_size=vocabulary_of(recipe, corpus),
         vocabulary_origin="its corpus",
         counts=counts_of(corpus),
         apply=apply,

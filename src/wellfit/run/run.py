@@ -16,7 +16,7 @@ from wellfit.recipe.show import recipe_text
 from wellfit.records import Event, Request
 from wellfit.run.conclude import Outcome, conclude
 from wellfit.run.parts import first_model, training_batches
-from wellfit.run.plan import plan_of_run
+from wellfit.run.plan import plan_of_run, settled
 from wellfit.run.probes import evaluator, sampler
 from wellfit.run.setting import corpus_folder, refuse_another_model, settle
 from wellfit.run.show import Quiet, Show
@@ -46,6 +46,10 @@ def run(
         corpus = build_corpus(
             recipe.data, name=recipe.name, folder=corpus_folder(recipe), progress=show.stage
         )
+        if not recipe.train.micro_batch:
+            recipe = settled(recipe, corpus, run=folder if resume else None)
+            text = recipe_text(recipe)
+            run_folder.settle_recipe(text)
         needs = plan_of_run(recipe, corpus)
         warning = refuse_what_cannot_fit(needs, recipe.train.memory_check)
         show.line("\n".join([*plan_lines(needs), *filter(None, [warning])]))

@@ -17,6 +17,7 @@ from wellfit.errors import RunError
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.show import recipe_text
 from wellfit.run.load import load
+from wellfit.run.plan import settled
 from wellfit.run.setting import corpus_folder
 from wellfit.run.show import Show
 from wellfit.training import checkpoint
@@ -90,7 +91,8 @@ def verify_resume(
     )
     recipe = load(path, (*changes, *quick))
     folder = corpus_folder(recipe).resolve()
-    build_corpus(recipe.data, name=recipe.name, folder=folder, progress=show.stage)
+    corpus = build_corpus(recipe.data, name=recipe.name, folder=folder, progress=show.stage)
+    recipe = settled(recipe, corpus)
     with tempfile.TemporaryDirectory(prefix="wellfit-verify-") as scratch:
         written = Path(scratch) / "recipe.yaml"
         written.write_text(recipe_text(recipe), encoding="utf-8")
