@@ -64,6 +64,7 @@ def main() -> None:
             "document_mask": job["document_mask"],
             "checkpoint_every": never,
             "threads": job["threads"],
+            "compile": "on" if job["compile"] else "off",
         }
     )
     if job["corpus"]:
@@ -87,7 +88,8 @@ def main() -> None:
     if job["save"]:
         save_file({name: p.detach().cpu() for name, p in model.named_parameters()}, job["save"])
     measured.write(
-        f"wellfit.training.loop.train, {section.optimizer.kind}, {section.precision}",
+        f"wellfit.training.loop.train, {section.optimizer.kind}, {section.precision}, "
+        f"compile={section.compile}",
         sum(p.numel() for p in model.parameters()),
         ("wellfit", "torch"),
     )

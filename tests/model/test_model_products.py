@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.backends.common import aot_autograd
 from torch.nn import functional
 
 from wellfit.model import products
@@ -69,6 +71,30 @@ def test_a_row_does_not_depend_on_its_neighbours(taken: list[int]) -> None:
     other = x.clone()
     other[128:] = drawn(128, 64, seed=2)
     assert torch.equal(products.linear(x, weight)[:128], products.linear(other, weight)[:128])
+
+
+@pytest.mark.filterwarnings("ignore")  # while tracing, torch warns of what it does itself
+def test_compiled_it_is_the_same_product_in_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and gradients. Breaks when torch's own operation is left for the compiler to lower."""
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(products, "onednn_is_quicker", lambda: True)
+    seen: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        seen.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    def gradients(linear: Any) -> list[torch.Tensor]:
+        x, weight = drawn(200, 24, seed=0).requires_grad_(), drawn(40, 24, seed=1).requires_grad_()
+        out = linear(x, weight)
+        return [out, *torch.autograd.grad(out.square().sum(), (x, weight))]
+
+    compiled = torch.compile(
+        products.linear, backend=aot_autograd(fw_compiler=backend), fullgraph=True
+    )
+    torch.testing.assert_close(gradients(compiled), gradients(products.linear))
+    assert "wellfit.product.default" in seen
 
 
 def test_few_rows_and_other_types_go_the_usual_way(taken: list[int]) -> None:

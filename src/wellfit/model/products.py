@@ -28,6 +28,7 @@ ONEDNN: tuple[Any, ...] = (
 LEAST_ROWS = 128
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @cache
 def onednn_is_quicker(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """The kernel's description of the processor → whether oneDNN multiplies float32 quicker.
@@ -44,16 +45,30 @@ def onednn_is_quicker(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def _takes(x: Tensor) -> bool:
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or x.dtype != torch.float32:
         return False
     return x.numel() >= LEAST_ROWS * x.shape[-1] and onednn_is_quicker()
 
 
 def product(x: Tensor, matrix: Tensor) -> Tensor:
     """x [..., K], matrix [M, K] of one dtype → x·matrixᵀ [..., M]; nothing for autograd."""
-    if _takes(x):
-        return cast(Tensor, ONEDNN[0](x, matrix, None, "none", [], ""))
-    return x @ matrix.T
+    if not _takes(x):
+        return x @ matrix.T
+    if torch.compiler.is_compiling():
+        return cast(Tensor, torch.ops.wellfit.product(x, matrix))
+    return _onednn(x, matrix)
+
+
+def _onednn(x: Tensor, matrix: Tensor) -> Tensor:
+    return cast(Tensor, ONEDNN[0](x, matrix, None, "none", [], ""))
+
+
+# torch.compile's own way with the kernel wants weights that never change; as an operation that it
+# does not look into, it calls the kernel as it is.
+_OPERATIONS: Any = torch.library.Library("wellfit", "DEF")  # type: ignore[no-untyped-call]
+_OPERATIONS.define("product(Tensor x, Tensor matrix) -> Tensor")
+_OPERATIONS.impl("product", _onednn, "CPU")
+_OPERATIONS.impl("product", lambda x, matrix: x.new_empty((*x.shape[:-1], matrix.shape[0])), "Meta")
 
 
 class _Linear(torch.autograd.Function):
