@@ -320,7 +320,9 @@ def show(name: str, result: dict[str, Any]) -> None:
     done = [row for row in result["rows"] if "failed" not in row]
     speed = {row["name"]: row["tokens_per_second"] for row in done}
     eager = max((speed[peer] for peer in EAGER_PEERS if peer in speed), default=math.nan)
-    best = max((value for peer, value in speed.items() if not peer.startswith("wellfit")), default=math.nan)
+    best = max(
+        (value for peer, value in speed.items() if not peer.startswith("wellfit")), default=math.nan
+    )
     print(
         f"{'':20} {'tokens/s':>9} {'MFU':>6} {'peak MiB':>9} {'/ eager':>8} {'/ best':>7} "
         f"{'ready s':>8} {'loss 1':>8} {'last':>8} {'|Δ|':>8}"
