@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ _NUMBERS = np.dtype("<i8")
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A packing and the digest of its numbers."""
+    """A packing and the digest of what it is for and of its numbers."""
 
     packing: Packing
     sha256: str
@@ -52,7 +53,7 @@ def opened(corpus: Corpus, split: str, context: int) -> Index:
         table = corpus.documents(split)
         packing = pack(table.first_token, table.tokens, context)
         _write(path, head, packing)
-        found = Index(packing, _digest(_payload(packing)))
+        found = Index(packing, _digest(_described(head, packing), _payload(packing)))
     return found
 
 
@@ -67,8 +68,8 @@ def _read(path: Path, head: dict[str, Any]) -> Index | None:
         raw = path.read_bytes()
         line, _, payload = raw.partition(b"\n")
         told = json.loads(line)
-        count, sha256 = told.pop("pieces"), told.pop("sha256")
-        if told != head or _digest(payload) != sha256:
+        sha256, count = told.pop("sha256"), told["pieces"]
+        if told != {**head, "pieces": count} or _digest(told, payload) != sha256:
             return None
         numbers = np.frombuffer(payload, _NUMBERS).astype(np.int64)
         return Index(Packing(numbers[:count], numbers[count:]), sha256)
@@ -77,8 +78,8 @@ def _read(path: Path, head: dict[str, Any]) -> Index | None:
 
 
 def _write(path: Path, head: dict[str, Any], packing: Packing) -> None:
-    payload = _payload(packing)
-    told = {**head, "pieces": len(packing.starts), "sha256": _digest(payload)}
+    payload, told = _payload(packing), _described(head, packing)
+    told["sha256"] = _digest(told, payload)
     # Of each process its own, so that two that begin at once do not write into one file.
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
@@ -87,13 +88,18 @@ def _write(path: Path, head: dict[str, Any], packing: Packing) -> None:
         sync(unfinished)
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
         raise no_room(error, path.parent) from error
+
+
+def _described(head: dict[str, Any], packing: Packing) -> dict[str, Any]:
+    return {**head, "pieces": len(packing.starts)}
 
 
 def _payload(packing: Packing) -> bytes:
     return np.concatenate((packing.starts, packing.bounds)).astype(_NUMBERS).tobytes()
 
 
-def _digest(payload: bytes) -> str:
-    return hashlib.sha256(payload).hexdigest()
+def _digest(told: dict[str, Any], payload: bytes) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode() + payload).hexdigest()
