@@ -54,7 +54,7 @@ def test_it_keeps_the_bound_of_best_fit_decreasing(context: int, data: st.DataOb
     """At most 11/9 of the fewest rows and 6/9 of one, found by trying all ways (Dósa 2007 for
     first-fit decreasing; best-fit decreasing keeps it too).
 
-    Break tried: every piece of a length into a new row where the group before it is used up.
+    Break tried: shorter pieces never join rows that longer ones opened.
     """
     lengths = data.draw(st.lists(st.integers(1, context), min_size=1, max_size=9))
     found = rows_needed(np.array(lengths), context)

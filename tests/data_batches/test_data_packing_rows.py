@@ -32,7 +32,8 @@ def test_every_token_of_every_document_is_an_input_and_a_label_once(
     """Against the documents themselves, put together again from all rows.
 
     Breaks tried: IGNORED at the last token of a cut piece; the next piece of the row as its
-    label; no end for the last document of the split; a length one too short.
+    label; no end for the last document of the split; a length one too short; padding that joins
+    the last piece.
     """
     corpus = ids_corpus(tmp_path, drawn(seed, 80, context), seed=seed, shard_bytes=3000)
     rows, table = PackedRows(corpus, "train", context), corpus.documents("train")
@@ -110,7 +111,7 @@ def test_what_is_told_of_each_packing_is_what_its_rows_show(
 def test_the_index_is_made_once_and_again_where_it_is_not_whole(tmp_path: Path) -> None:
     """Missing, cut short, changed anywhere, of another corpus, context or format: the same bytes.
 
-    Breaks tried: no digest over the numbers; the corpus's digest left out of the head.
+    Breaks tried: no digest compared; the corpus's digest left out of the head.
     """
     lengths = drawn(1, 60, 16)
     corpus = ids_corpus(tmp_path / "c", lengths)
@@ -183,7 +184,7 @@ def test_batches_take_every_packed_row_once_an_epoch(packed_corpus: Corpus, tmp_
 def test_a_resume_with_another_packing_is_refused(packed_corpus: Corpus, tmp_path: Path) -> None:
     """Both ways, and a plan of before there were two is one of a stream.
 
-    Breaks tried: the packing left out of the plan's head; out of what is compared.
+    Breaks tried: the packing left out of the plan's head; none assumed for an old plan.
     """
 
     def begin(name: str, best_fit: bool) -> None:

@@ -44,7 +44,8 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(
 ) -> None:
     """With the batches of a new process, and what a step counts is what it was taught.
 
-    Breaks tried: rows of a row's own number in place of the permutation's; padding with a label.
+    Breaks tried: the packing drawn anew in each process; places counted in place of labels; an
+    epoch of the stream's rows.
     """
     recipe = recipe_of(tiny_home, f"model.kind={kind}", "train.budget.steps=12", "seed=5")
 
@@ -77,22 +78,29 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(
     assert started.data["steps_per_epoch"] == PackedRows(corpus, "train", 64).full / 8
 
 
-def test_packed_documents_are_as_if_alone(tiny_home: Path, corpus: Any) -> None:
-    """Logits of each piece of real rows, padding beside it, equal those of the piece by itself.
+@pytest.mark.parametrize("position", ["rotary", "learned"])
+def test_packed_documents_are_as_if_alone(position: str, tiny_home: Path, corpus: Any) -> None:
+    """Logits of each piece of a real row, padding beside it, equal those of the piece by itself.
 
-    Breaks tried: segments all 0; positions that run on through the row.
+    Breaks tried: segments all 0; positions that run on through the row (which rotary ones forgive:
+    they are relative).
     """
-    recipe = recipe_of(tiny_home, "model.context=2048", "train.batch_tokens=8192")
+    changes = ("model.context=2048", "train.batch_tokens=8192", f"model.position={position}")
+    recipe = recipe_of(tiny_home, *changes)
     model = first_model(recipe, vocabulary_of(recipe, corpus))
     rows = PackedRows(corpus, "train", 2048)
     every = rows.plain(range(rows.full))
-    padded = (every.documents < 0).any(axis=1) & (every.segments.max(axis=1) >= 2)
-    batch = rows.plain(np.flatnonzero(padded)[:1])
+    owners = [np.unique(row) for row in every.documents]  # a row holds one piece of a document
+    number = next(n for n, found in enumerate(owners) if found[0] < 0 and len(found) > 2)
+    batch = rows.plain([number])
     places = torch.from_numpy(batch.positions), torch.from_numpy(batch.segments)
+    draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
+        for _, weights in model.named_parameters():  # the first ones hide what attention reads
+            weights += 0.1 * torch.randn(weights.shape, generator=draw)
         together = model.logits(model.hidden(torch.from_numpy(batch.tokens), *places))[0]
-        for segment in range(int(batch.segments.max()) + 1):
-            here = np.flatnonzero(batch.segments[0] == segment)
+        for owner in owners[number]:
+            here = np.flatnonzero(batch.documents[0] == owner)
             alone = model.logits(model.hidden(torch.from_numpy(batch.tokens[:, here])))[0]
             torch.testing.assert_close(together[here], alone, atol=2e-5, rtol=1e-4)
 
@@ -110,7 +118,8 @@ def test_held_out_scores_do_not_hang_on_the_packing(tiny_home: Path, corpus: Any
 def test_plan_and_batches_agree(tiny_home: Path, corpus: Any) -> None:
     """Steps of an epoch, padding, and the corpus, which is not built again for another packing.
 
-    Breaks tried: the plan counts rows of the stream; the packing decides about the corpus.
+    Breaks tried: the plan counts rows of the stream, or no padding; the packing decides about the
+    corpus.
     """
     recipe = recipe_of(tiny_home, "train.budget={epochs: 2}")
     batches = training_batches(recipe, corpus)
@@ -134,7 +143,8 @@ def test_a_user_sees_both_before_choosing(
     """`check` tells rows, cut documents and padding of each; a run is trained, its page shows the
     same, and a resume with the other packing is refused.
 
-    Breaks tried: the two exchanged in the lines; `corpus.json` without them.
+    Breaks tried: the documents that are not cut in the line; another packing named as chosen in
+    `corpus.json`; no table on the page.
     """
     done = inside(own_home, "check", "tiny.yaml", BEST_FIT, "train.proofs=off")
     assert done.status == 0, done.error
@@ -173,7 +183,8 @@ def test_an_encoder_without_a_mask_is_refused(tiny_home: Path) -> None:
 def test_tokens_made_elsewhere_are_packed_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every token of train is an input once. Break tried: the setting unread beside tokens."""
+    """Every token of train is an input once. Breaks tried: the setting unread beside tokens,
+    and refused there as one without effect."""
     monkeypatch.chdir(tmp_path)
     write_tokens(tmp_path)
     values = guest_recipe(Path(), {"run_guests:Recurrent": {}}, document_mask=False)
