@@ -180,6 +180,15 @@ def test_an_encoder_without_a_mask_is_refused(tiny_home: Path) -> None:
     recipe_of(tiny_home, "train.document_mask=false")  # a decoder never sees what follows
 
 
+def test_names_of_other_trainers_lead_here(tiny_home: Path) -> None:
+    """Break tried: leave them with `train.document_mask`, which keeps documents apart."""
+    for name in ("sample_packing", "packing_strategy", "train.packing"):
+        with pytest.raises(RecipeError, match=r"data\.packing here"):
+            load_recipe(tiny_home / "tiny.yaml", (f"{name}=true",))
+    with pytest.raises(RecipeError, match=r"train\.document_mask here"):
+        load_recipe(tiny_home / "tiny.yaml", ("neat_packing=true",))
+
+
 def test_tokens_made_elsewhere_are_packed_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
