@@ -232,6 +232,7 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "train.save_in_background": ((), "train.save_in_background=false", "writers"),
     "train.ema_decay": ((), "train.ema_decay=0.9", "losses held out"),
     "train.threads": ((), "train.threads=2", "threads"),
+    "data.packing": ((), "data.packing=best_fit", "weights"),
     "evaluate.every": ((), "evaluate.every=3", "evaluated"),
     "evaluate.tokens": ((), "evaluate.tokens=64", "evaluated tokens"),
     "monitor.sample_every": ((), "monitor.sample_every=3", "samples"),

@@ -5,13 +5,14 @@
     epoch  = a keyed permutation of the full rows; step = the next rows of it
 
 Axes: R rows of a batch, C context. All arrays are NumPy int64 [R, C]; nothing here knows torch,
-workers, devices or micro-batches.
+workers, devices or micro-batches. Rows that cut fewer documents are in `packing/rows.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,11 +89,25 @@ Corrupt = Callable[[Batch, Array], Batch]
 """Rows, and the number of the visit of each, → rows in which something is hidden."""
 
 
+class TrainingRows(Protocol):
+    """Rows that a training reads: those of a stream (`Rows`), or `packing.rows.PackedRows`."""
+
+    packing: str
+    """What decides which tokens stand in which row, beside corpus and context."""
+    full: int
+    """Rows of an epoch: numbers 0 … full − 1."""
+
+    def plain(self, indices: Sequence[int] | Array) -> Batch:
+        """Numbers of rows → those rows as they stand in the corpus, nothing hidden."""
+
+
 class Rows:
     """The packed rows of a split: every token but the first is a label exactly once.
 
     `len(rows)` counts all of them, `rows.full` the ones without padding (all but perhaps the last).
     """
+
+    packing = "stream"
 
     def __init__(
         self, corpus: Corpus, split: str, context: int, corrupt: Corrupt | None = None
@@ -154,26 +169,34 @@ class Batches:
         seed: int,
         plan: DataPlan | None = None,
         corrupt: Corrupt | None = None,
+        rows: TrainingRows | None = None,
     ) -> None:
         """A corpus, tokens a row, rows a step, the run's seed and its data plan.
 
         A plan not yet begun is begun here; one that exists must fit, and is replayed. With
-        `corrupt` the rows are those it makes, visits being counted over all epochs. Raises
+        `corrupt` the rows are those it makes, visits being counted over all epochs. `rows` are
+        those of train as another packing makes them; by default it is one stream. Raises
         DataError where train has less than one full row, or the plan belongs to another run.
         """
         self.corrupt = corrupt
-        self._rows = Rows(corpus, "train", context)
+        self._rows: TrainingRows = Rows(corpus, "train", context) if rows is None else rows
         self.rows_per_epoch = self._rows.full
         self.separator = corpus.separator
         if not self.rows_per_epoch:
+            count = len(corpus.tokens("train"))
             raise DataError(
-                f"train has {len(self._rows.stream)} tokens, less than one row of {context} + 1",
+                f"train has {count} tokens, less than one row of {context} + 1",
                 where=str(corpus.folder),
                 way_out="Add documents, or lower model.context.",
             )
         self._identity = (seed, corpus.digest)
         self.plan = plan if plan is not None else DataPlan()
-        identity = {"corpus": corpus.digest, "context": context, "seed": seed}
+        identity: dict[str, object] = {
+            "corpus": corpus.digest,
+            "context": context,
+            "seed": seed,
+            "packing": self._rows.packing,
+        }
         self.plan.begin(identity, batch_rows=batch_rows)
 
     def batch(self, step: int) -> Batch:
@@ -200,7 +223,7 @@ class Batches:
         return self.plan.skips
 
     def rows(self, step: int) -> Array:
-        """A step (from 1) → the numbers of its rows in `Rows(corpus, "train", context)`."""
+        """A step (from 1) → the numbers of its rows among those of train."""
         places = np.arange(*self.plan.rows(step), dtype=np.int64)
         epochs, within = np.divmod(places, self.rows_per_epoch)
         result = np.empty_like(within)

@@ -337,7 +337,7 @@ def _manifest(
             }
             for source, file in reading.files
         ],
-        "parameters": data.model_dump(mode="json", exclude={"workers", "folder"}),
+        "parameters": data.of_corpus(),
         "functions": calls,
         "code": code_version([build_corpus]),
         "python": f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",

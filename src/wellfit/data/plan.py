@@ -1,10 +1,10 @@
 """What every step reads, written down before it happens: an append-only list of segments.
 
-`data-plan.jsonl` opens with a line that names corpus, context and seed; each further line is a
-segment `{from_step, cursor, batch_rows}`: from that step on, a step takes `batch_rows` rows, the
-first of them at `cursor`, counted over all epochs. Lines are only ever appended, and only for
-steps still to come, so a resumed run replays the very same rows. Where two segments hold for a
-step, the later line wins: a training that was rewound takes its steps again, with other rows.
+`data-plan.jsonl` opens with a line that names corpus, context, seed and packing; each further
+line is a segment `{from_step, cursor, batch_rows}`: from that step on, a step takes `batch_rows`
+rows, the first of them at `cursor`, counted over all epochs. Lines are only ever appended, and
+only for steps still to come, so a resumed run replays the very same rows. Where two segments hold
+for a step, the later line wins: a training that was rewound takes its steps again, with other rows.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class DataPlan:
             self._append(self._head, asdict(Segment(1, 0, batch_rows)))
             self.segments = (Segment(1, 0, batch_rows),)
             return
-        known = {name: value for name, value in self._head.items() if name != "format_version"}
+        # A plan of before there was another packing names none.
+        known = {"packing": "stream", **self._head}
         known["batch_rows"] = self.segments[-1].batch_rows
         asked = {**identity, "batch_rows": batch_rows}
         different = [

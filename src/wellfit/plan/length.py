@@ -22,6 +22,10 @@ class Counts:
     test_tokens: int = 0
     train_documents: int = 0
     median_document_tokens: int = 0
+    train_rows: int | None = None
+    """Rows of an epoch where the recipe packs by best fit; None: those of the stream."""
+    padding_share: float = 0.0
+    """Places of these rows that hold no token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,7 @@ class Length:
 
     steps: int | None
     tokens: int | None
+    """Places of all rows, as `train.budget.tokens` counts them."""
     epochs: float | None
     steps_per_epoch: float | None
     tokens_per_parameter: float | None
@@ -39,6 +44,8 @@ class Length:
     """Of one step."""
     batch_tokens: int
     """Of one step: the effective batch."""
+    padding_share: float = 0.0
+    """Of those places, where no token stands."""
 
 
 def planned_steps(
@@ -72,13 +79,14 @@ def length(
     """
     train, context = recipe.train, recipe.model.context
     rows = train.batch_tokens // context
-    per_epoch = max(0, counts.train_tokens - 1) // context if counts else None
+    per_epoch = _rows_per_epoch(counts, context) if counts else None
     steps = planned_steps(
         train.budget, batch_tokens=train.batch_tokens, rows=rows, per_epoch=per_epoch
     )
     if train.budget.minutes is not None and step_seconds:
         steps = max(1, int(train.budget.minutes * 60 / step_seconds))
     tokens = None if steps is None else steps * train.batch_tokens
+    padding = counts.padding_share if counts else 0.0
     if parameters is None:
         parameters = parameter_count(recipe.model, vocabulary_size)
     return Length(
@@ -86,11 +94,20 @@ def length(
         tokens=tokens,
         epochs=steps * rows / per_epoch if steps is not None and per_epoch else None,
         steps_per_epoch=per_epoch / rows if per_epoch else None,
-        tokens_per_parameter=tokens / parameters if tokens is not None and parameters else None,
+        tokens_per_parameter=(
+            tokens * (1 - padding) / parameters if tokens is not None and parameters else None
+        ),
         micro_batches=-(-rows // (train.micro_batch or 1)),
         rows=rows,
         batch_tokens=train.batch_tokens,
+        padding_share=padding,
     )
+
+
+def _rows_per_epoch(counts: Counts, context: int) -> int:
+    if counts.train_rows is not None:
+        return counts.train_rows
+    return max(0, counts.train_tokens - 1) // context
 
 
 def disk(

@@ -142,6 +142,8 @@ def _passes(plan: Plan) -> str:
     parts = []
     if long.epochs is not None and long.steps_per_epoch is not None:
         parts.append(f"{long.epochs:.2f} epochs of {long.steps_per_epoch:,.1f} updates")
+    if long.padding_share:
+        parts.append(f"{long.padding_share:.2%} of the places are padding")
     if long.tokens_per_parameter is not None:
         parts.append(
             f"{long.tokens_per_parameter:.3g} tokens a parameter "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -144,7 +144,8 @@ class Data(Section):
     sources: tuple[Source, ...] = Field((), min_length=1, description="Where documents come from.")
     tokens: Tokens | None = Field(
         None,
-        description="Tokens made elsewhere, in place of `sources` and of all below but `folder`.",
+        description="Tokens made elsewhere, in place of `sources` and of all below but "
+        "`folder` and `packing`.",
     )
     folder: str = Field(
         "", description="The corpus folder; empty means `corpora/NAME` in the current folder."
@@ -162,9 +163,18 @@ class Data(Section):
     max_rejected_share: Share = Field(
         0.2, description="The build stops when more than this share of records cannot be read."
     )
+    packing: Literal["stream", "best_fit"] = Field(
+        "stream",
+        description="Rows to train on: `stream` fills every place and cuts the document at a row's "
+        "end; `best_fit` cuts only documents longer than a row, and pads (arXiv 2404.10830).",
+    )
     workers: int = Field(
         0, ge=0, le=1024, description="Processes of the build; 0 takes one a core, 1 works inline."
     )
+
+    def of_corpus(self) -> dict[str, Any]:
+        """The settings that decide what a corpus holds, as JSON."""
+        return self.model_dump(mode="json", exclude={"workers", "folder", "packing"})
 
     @model_validator(mode="after")
     def _one_origin(self) -> Data:

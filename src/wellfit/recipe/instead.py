@@ -20,7 +20,7 @@ INSTEAD: dict[Place, tuple[tuple[str, ...], str]] = {
         "a module of your own has its own shape; give it as an argument of model.module",
     ),
     ("data", "tokens"): (
-        ("folder", "sources"),
+        ("folder", "packing", "sources"),
         "tokens are taken as they are: they were cleaned, chosen and encoded elsewhere",
     ),
 }

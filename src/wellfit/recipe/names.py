@@ -256,8 +256,8 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("train.compile", (NANOGPT, HF, AXOLOTL, TORCHTUNE), "compile torch_compile",
      "one of auto, on, off"),
     ("train.device", (NANOGPT, HF), "device use_cpu no_cuda accelerator", ""),
-    ("train.document_mask", (HF, AXOLOTL, FACTORY, TORCHTUNE), "packing sample_packing packed "
-     "neat_packing intra_doc_mask", "rows are always packed; this keeps documents apart"),
+    ("train.document_mask", (FACTORY,), "neat_packing intra_doc_mask", "rows are always packed; "
+     "this keeps documents apart"),
     ("train.checkpoint_every", (HF, LITGPT, AXOLOTL), "save_steps save_interval save_every "
      "checkpoint_interval save_strategy", ""),
     ("train.keep_last", (HF,), "save_total_limit keep_last", ""),
@@ -300,6 +300,9 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
      "a function of your own, package.module:function"),
     ("train.loss", (HF,), "loss_fn loss_function criterion compute_loss_func objective loss_type",
      "a function of your own, package.module:function"),
+    ("data.packing", (HF, AXOLOTL, FACTORY, TORCHTUNE), "packing packing_strategy sample_packing "
+     "packed multipack", "rows are always packed: stream cuts documents, best_fit pads; what keeps "
+     "them apart is train.document_mask"),
     ("data.folder", (AXOLOTL,), "dataset_prepared_path cache_dir", ""),
     ("data.tokenizer.file", (HF, TORCHTUNE), "tokenizer_name tokenizer_path tokenizer_file "
      "tokenizer_dir", "a tokenizer.json"),

@@ -147,6 +147,17 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _padding_stays_unseen(self) -> Recipe:
+        padded = self.data.packing == "best_fit"
+        if padded and self.model.kind == "encoder" and not self.train.document_mask:
+            raise ValueError(
+                "data.packing best_fit pads rows, and with train.document_mask false an encoder "
+                "would read the padding as text; try train.document_mask true, or data.packing "
+                "stream"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _objective_fits(self) -> Recipe:
         refuse_contradictions(
             self.model.kind,

@@ -32,6 +32,7 @@ def data_section(material: Material) -> str:
     cards = [_flow(report)]
     cards += [_group(title, report.get(key)) for key, title in GROUPS.items()]
     cards += [_rejected(report.get("rejected")), _leakage(report.get("leakage"))]
+    cards.append(_packing(material.packing))
     told = {"documents", "bytes", "kept", "leakage", "duplicate_samples", *GROUPS}
     rest = {key: value for key, value in report.items() if key not in told}
     body = (
@@ -81,6 +82,36 @@ def _leakage(leakage: object) -> str:
         "training text."
     )
     return _card("Leakage", f"<p>{escape(sentence)}</p>")
+
+
+def _packing(packing: dict[str, Any] | None) -> str:
+    """What each way to put documents into rows costs: cut documents, or padding."""
+    told = _mapping(packing)
+    rows = []
+    for name in ("stream", "best_fit"):
+        counts = _mapping(told.get(name))
+        padding, tokens = number_of(counts.get("padding")), number_of(counts.get("tokens"))
+        if padding is None or tokens is None or padding + tokens <= 0:
+            continue
+        taken = f"{name}, chosen" if told.get("chosen") == name else name
+        columns = (shown(key, counts.get(key)) for key in ("rows", "documents", "cut"))
+        rows.append(
+            [
+                taken,
+                *columns,
+                share(padding / (padding + tokens)),
+                shown("left_out", counts.get("left_out")),
+            ]
+        )
+    if not rows:
+        return ""
+    titles = ["packing", "rows", "documents", "of these cut", "padding", "tokens left out"]
+    context = escape(shown("context", told.get("context")))
+    return _card(
+        "From documents to rows",
+        f"<p>An epoch of training in rows of {context} tokens.</p>"
+        f"{table(titles, rows, text_columns=1)}",
+    )
 
 
 def _pairs(samples: object) -> str:

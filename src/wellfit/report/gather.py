@@ -25,6 +25,8 @@ class Material:
     evaluations: tuple[Evaluated, ...] = ()
     corpus: dict[str, Any] | None = None
     corpus_name: str = ""
+    packing: dict[str, Any] | None = None
+    """What each packing makes of train, and the one that was chosen."""
     missing: tuple[tuple[str, str], ...] = ()
     """(piece, why it is not shown)."""
 
@@ -48,7 +50,9 @@ def gather(run: Path) -> Material:
     diagnosis = _mapping(run / "findings.json", "diagnosis", missing)
     environment = _mapping(run / "environment.json", "environment", missing)
     recipe_text = _text(run / "recipe.yaml", "recipe", missing)
-    corpus, corpus_name = _corpus(run, missing)
+    pointer = _mapping(run / "corpus.json", "corpus", missing)
+    corpus, corpus_name = _corpus(run, pointer, missing)
+    packing = pointer.get("packing") if pointer else None
     return Material(
         folder=run,
         history=history,
@@ -58,6 +62,7 @@ def gather(run: Path) -> Material:
         evaluations=read_evaluations(run),
         corpus=corpus,
         corpus_name=corpus_name,
+        packing=packing if isinstance(packing, dict) else None,
         missing=tuple(missing),
     )
 
@@ -102,8 +107,9 @@ def _mapping(path: Path, piece: str, missing: list[tuple[str, str]]) -> dict[str
     return value
 
 
-def _corpus(run: Path, missing: list[tuple[str, str]]) -> tuple[dict[str, Any] | None, str]:
-    pointer = _mapping(run / "corpus.json", "corpus", missing)
+def _corpus(
+    run: Path, pointer: dict[str, Any] | None, missing: list[tuple[str, str]]
+) -> tuple[dict[str, Any] | None, str]:
     if pointer is None:
         return None, ""
     named = pointer.get("folder")

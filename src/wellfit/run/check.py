@@ -11,7 +11,7 @@ from wellfit.recipe.schema import Budget
 from wellfit.records import Event, Proof, Step
 from wellfit.run.load import load
 from wellfit.run.setting import corpus_folder
-from wellfit.run.show import Show, corpus_lines, proof_lines
+from wellfit.run.show import Show, corpus_lines, packing_lines, proof_lines
 
 STEPS = 2
 
@@ -30,7 +30,7 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
     from wellfit.recipe.schema import target_share
     from wellfit.recipe.shapes import flops_per_token
     from wellfit.run.parts import first_model, training_batches
-    from wellfit.run.plan import patcher, plan_of_run, settled
+    from wellfit.run.plan import packings_of, patcher, plan_of_run, settled
     from wellfit.run.vocabulary import vocabulary_of
     from wellfit.training.loop import train
 
@@ -77,6 +77,7 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         about,
         f"Step: {rows} rows of {recipe.model.context} tokens in micro-batches of "
         f"{recipe.train.micro_batch}; {batches.rows_per_epoch / rows:,.1f} steps an epoch",
+        packing_lines(packings_of(corpus, recipe), recipe.data.packing),
         *plan_lines(made),
         *([warning] if warning else []),
         *advice_lines(made),

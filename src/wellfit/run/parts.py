@@ -15,6 +15,7 @@ from wellfit.data.corpus import Corpus
 from wellfit.data.corrupt.denoised import denoising
 from wellfit.data.corrupt.marks import Marks
 from wellfit.data.corrupt.masked import masking
+from wellfit.data.packing.rows import PackedRows
 from wellfit.data.plan import DataPlan
 from wellfit.model.guest import Guest, made, refuse_unfit
 from wellfit.model.init import initialise
@@ -91,16 +92,20 @@ def training_batches(recipe: Recipe, corpus: Corpus, plan: DataPlan | None = Non
 
     Raises DataError as `Batches` does.
     """
-    rows = recipe.train.batch_tokens // recipe.model.context
+    context = recipe.model.context
+    rows = recipe.train.batch_tokens // context
     key = (recipe.seed, corpus.digest)
     corrupt = corruption(recipe, marks_of(recipe, corpus), key)
-    return Batches(corpus, recipe.model.context, rows, recipe.seed, plan, corrupt)
+    packed = PackedRows(corpus, "train", context) if recipe.data.packing == "best_fit" else None
+    return Batches(corpus, context, rows, recipe.seed, plan, corrupt, packed)
 
 
 def held_out_rows(recipe: Recipe, corpus: Corpus, split: str) -> Rows:
     """A recipe, its corpus and a split → the rows of it that are scored.
 
-    What is hidden in them is the same at every evaluation, whatever the seed of the run.
+    What is hidden in them is the same at every evaluation, whatever the seed of the run. They are
+    cut from the stream whatever `data.packing` says: every token is scored once either way, and so
+    the scores of trainings with different packings stay comparable.
     """
     key = ("held out", corpus.digest, split)
     corrupt = corruption(recipe, marks_of(recipe, corpus), key)

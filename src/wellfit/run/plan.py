@@ -23,6 +23,7 @@ from wellfit.run.vocabulary import marks_with, vocabulary_of
 
 if TYPE_CHECKING:
     from wellfit.data.corpus import Corpus
+    from wellfit.data.packing.counts import Packed
     from wellfit.plan.layout import Precision
 
 CGROUP_LIMITS = (
@@ -79,7 +80,7 @@ def plan_file(
             model_shapes(recipe, vocabulary_size),
             vocabulary_size=vocabulary_size,
             vocabulary_origin=origin,
-            counts=counts_of(corpus) if corpus else None,
+            counts=counts_of(corpus, recipe) if corpus else None,
             price=price,
             measured=measured,
         )
@@ -89,7 +90,7 @@ def plan_file(
         precision,
         vocabulary_size=vocabulary_size,
         vocabulary_origin=origin,
-        counts=counts_of(corpus) if corpus else None,
+        counts=counts_of(corpus, recipe) if corpus else None,
         price=price,
         measured=measured,
         apply=patcher(path, changes),
@@ -150,7 +151,7 @@ def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> P
             model_shapes(recipe, corpus.vocabulary_size),
             vocabulary_size=corpus.vocabulary_size,
             vocabulary_origin="its corpus",
-            counts=counts_of(corpus),
+            counts=counts_of(corpus, recipe),
         )
     return plan(
         recipe,
@@ -158,7 +159,7 @@ def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> P
         precision,
         vocabulary_size=vocabulary_of(recipe, corpus),
         vocabulary_origin="its corpus",
-        counts=counts_of(corpus),
+        counts=counts_of(corpus, recipe),
         apply=apply,
     )
 
@@ -226,23 +227,36 @@ def built_corpus(recipe: Recipe) -> Corpus | None:
         corpus = Corpus.open(folder)
     except (OSError, ValueError, DataError):
         return None
-    section = recipe.data.model_dump(mode="json", exclude={"workers", "folder"})
+    section = recipe.data.of_corpus()
     return corpus if manifest.get("parameters") == section else None
 
 
-def counts_of(corpus: Corpus) -> Counts:
-    """A corpus → the counts that plan and advice look at."""
+def counts_of(corpus: Corpus, recipe: Recipe) -> Counts:
+    """A corpus and a recipe → the counts that plan and advice look at."""
     import numpy as np
 
     tokens = {split: len(corpus.tokens(split)) for split in corpus.splits}
-    train = corpus.documents("train").tokens if "train" in tokens else np.zeros(0)
+    train = corpus.documents("train").tokens if "train" in tokens else np.zeros(0, np.int64)
+    packed = None
+    if recipe.data.packing == "best_fit" and len(train):
+        packed = packings_of(corpus, recipe)["best_fit"]
     return Counts(
         train_tokens=tokens.get("train", 0),
         validation_tokens=tokens.get("validation", 0),
         test_tokens=tokens.get("test", 0),
         train_documents=len(train),
         median_document_tokens=int(np.median(train)) if len(train) else 0,
+        train_rows=packed.rows if packed else None,
+        padding_share=packed.padding_share if packed else 0.0,
     )
+
+
+def packings_of(corpus: Corpus, recipe: Recipe) -> dict[str, Packed]:
+    """A corpus and a recipe → what each packing makes of train in rows of its context."""
+    from wellfit.data.packing.counts import packed_by_each
+
+    table = corpus.documents("train")
+    return packed_by_each(table.first_token, table.tokens, recipe.model.context)
 
 
 def _vocabulary(recipe: Recipe, corpus: Corpus | None) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from wellfit.monitor.listen import Measures
 from wellfit.recipe.load import load_recipe
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.shapes import flops_per_token, parameter_count
+from wellfit.run.plan import packings_of
 from wellfit.run.vocabulary import vocabulary_of
 from wellfit.training import checkpoint
 from wellfit.training.precision import choose
@@ -55,7 +57,8 @@ def refuse_another_model(recipe: Recipe, folder: Path) -> None:
 def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
     """Write `environment.json` and `corpus.json`; measure the machine's matrix peak.
 
-    `corpus.json` names the corpus relative to the run folder, so both can be moved together.
+    `corpus.json` names the corpus relative to the run folder, so both can be moved together, and
+    says what each packing makes of train.
     """
     where, how = choose(recipe.train.device, recipe.train.precision)
     entries = vocabulary_of(recipe, corpus)
@@ -76,10 +79,15 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
         "folder": os.path.relpath(corpus.folder, run_folder.path),
         "digest": corpus.digest,
         "vocabulary_size": entries,
+        "packing": {
+            "chosen": recipe.data.packing,
+            "context": recipe.model.context,
+            **{name: asdict(packed) for name, packed in packings_of(corpus, recipe).items()},
+        },
     }
     replace_file(run_folder.path / "corpus.json", json.dumps(pointer, indent=2) + "\n")
-    # Speed counts tokens with a label, and a decoder alone has one at every place; of a module of
-    # one's own the arithmetic is not known.
+    # Speed counts tokens with a label, and a decoder alone has one at every place but padding,
+    # whose arithmetic is no use and not counted; of a module of one's own it is not known.
     flops = None
     if recipe.model.kind == "decoder" and recipe.model.module is None:
         flops = float(flops_per_token(recipe.model, entries))

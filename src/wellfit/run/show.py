@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +15,7 @@ from wellfit.records import Evaluated, Event, Proof, Record
 if TYPE_CHECKING:
     from wellfit.data.corpus import Corpus
     from wellfit.data.locate import Place
+    from wellfit.data.packing.counts import Packed
     from wellfit.run.conclude import Outcome
     from wellfit.run.reference import Compressed
 
@@ -223,6 +224,18 @@ def corpus_lines(corpus: Corpus) -> str:
     rejected = corpus.folder / "rejected.jsonl"
     count = rejected.read_bytes().count(b"\n") if rejected.exists() else 0
     lines.append(f"  {count:,} records could not be read" + (f": see {rejected}" if count else ""))
+    return "\n".join(lines)
+
+
+def packing_lines(packings: Mapping[str, Packed], chosen: str) -> str:
+    """What each packing makes of train, and the one that the recipe takes → lines for a person."""
+    lines = [f"Packing {chosen} (data.packing); an epoch of train in rows of this context"]
+    for name, packed in packings.items():
+        lines.append(
+            f"  {name:<9} {packed.rows:>9,} rows, {packed.cut:,} of {packed.documents:,} "
+            f"documents cut, {packed.padding_share:.2%} padding"
+            + (f", {packed.left_out:,} tokens left out" if packed.left_out else "")
+        )
     return "\n".join(lines)
 
 

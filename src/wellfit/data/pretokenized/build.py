@@ -127,7 +127,7 @@ def _manifest(
             }
             for one in inputs
         ],
-        "parameters": data.model_dump(mode="json", exclude={"workers", "folder"}),
+        "parameters": data.of_corpus(),
         "code": code_version([build_tokens]),
         "tokenizer_sha256": vocabulary.sha256,
     }
