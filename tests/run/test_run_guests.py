@@ -248,6 +248,7 @@ def test_a_guest_recipe_reads_back_and_its_call_is_replaced_whole(home: Path) ->
     assert other.model.module.name == "run_guests:Leaky"
 
 
+@pytest.mark.slow  # in process it is resumed by default
 def test_killed_and_resumed_by_the_command(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
