@@ -25,7 +25,16 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     return [(kind, text) for kind, text in BLOCK.findall(page.read_text())]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.name)
+# Many commands, each a process of its own; tests/run does the same in process by default.
+LONG = {"howto-guests.md", "howto-encoders.md", "howto-width-transfer.md"}
+WITH_BLOCKS = [
+    pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in LONG else [])
+    for page in PAGES
+    if blocks(page)
+]
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS)
 def test_snippets_run(page: Path, own_home: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for kind, text in blocks(page):
