@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wellfit.errors import RunError
 from wellfit.recipe.widths import at_width, how_it_grows
+from wellfit.run.plain_json import plain_json
 from wellfit.run.setting import corpus_folder
 from wellfit.run.show import Quiet, Show
 
@@ -77,7 +78,7 @@ class Coordinates:
     def to_json(self) -> dict[str, Any]:
         """Everything as plain data; what is not finite is null."""
         plain = {"format_version": 1, "steady": self.steady, **asdict(self)}
-        cleaned: dict[str, Any] = _finite(plain)
+        cleaned: dict[str, Any] = plain_json(plain)
         return cleaned
 
 
@@ -318,13 +319,3 @@ def _size(tensors: list[Tensor]) -> float:
     """Tensors of one kind, one a layer → the root mean square of all their numbers."""
     squares = sum(float(one.double().square().sum()) for one in tensors)
     return math.sqrt(squares / sum(one.numel() for one in tensors))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

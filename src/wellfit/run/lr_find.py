@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wellfit.errors import CheckpointError, RunError
+from wellfit.run.plain_json import plain_json
 from wellfit.run.setting import corpus_folder, refuse_another_model
 from wellfit.run.show import Quiet, Show
 
@@ -72,7 +73,7 @@ class RateAdvice:
             "seconds": self.seconds,
             "measured": measured,
         }
-        cleaned: dict[str, Any] = _finite(plain)
+        cleaned: dict[str, Any] = plain_json(plain)
         return cleaned
 
 
@@ -205,15 +206,3 @@ def _take_up(setup: Setup, run: Path, corpus: Corpus) -> tuple[int, int]:
     )
     restore(setup, weights, moments)
     return state.step + 1, state.planned_steps
-
-
-def _finite(value: Any) -> Any:
-    import math
-
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

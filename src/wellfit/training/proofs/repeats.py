@@ -98,7 +98,7 @@ def cache_versus_full(ground: Ground) -> Answer:
         try:
             cache = model.new_cache()
         except (NotImplementedError, AttributeError) as error:
-            return not_assessed(f"The model has no cache ({type(error).__name__}).")
+            return not_assessed(f"The model has no cache ({str(error) or type(error).__name__}).")
         if cache is None:
             return not_assessed("The model has no cache.")
         length = min(ground.length, int(getattr(cache, "capacity", ground.length)))
