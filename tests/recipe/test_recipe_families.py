@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
+from wellfit.errors import RecipeError
 from wellfit.recipe.families import PRESETS, preset_facts, preset_model, presets_table
 from wellfit.recipe.load import parse_recipe
 from wellfit.recipe.model_section import Preset
@@ -164,3 +165,13 @@ def test_faults_say_what_to_do(
     assert len(found) == 1, found
     assert told in found[0]
     assert found[0].startswith("recipe.yaml:")
+
+
+@pytest.mark.parametrize("setting", ["global_every=2", "rope_local_base=50"])
+def test_settings_of_local_layers_want_a_window(setting: str) -> None:
+    """Without one they would do nothing. Break: take the refusal away."""
+    plain = {"name": "x", "data": {"sources": [{"path": "t"}]}, "train": {"budget": {"steps": 1}}}
+    change = f"model.{setting}"
+    with pytest.raises(RecipeError, match="window is 0; set window, or"):
+        parse_recipe(plain, changes=[change])
+    assert parse_recipe(plain, changes=[change, "model.window=8"]).model.window == 8

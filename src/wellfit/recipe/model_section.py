@@ -249,6 +249,16 @@ class Model(Section):
         )
 
     @model_validator(mode="after")
+    def _local_layers_have_a_window(self) -> Model:
+        for name in ("global_every", "rope_local_base"):
+            if getattr(self, name) and not self.window:
+                raise ValueError(
+                    f"{name} {getattr(self, name):g} tells layers with a window apart, and window "
+                    f"is 0; set window, or {name} 0"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _base_is_known(self) -> Model:
         if self.base_head_width and not self.base_width:
             raise ValueError(
