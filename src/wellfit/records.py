@@ -118,6 +118,8 @@ class Evaluated:
     seconds: float
     by_domain: dict[str, dict[str, float | None]] = field(default_factory=dict)
     """domain → {loss, bits_per_byte, accuracy, tokens, bytes}"""
+    exact: float | None = None
+    """Share of examples whose every label is the model's first guess; None for plain texts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ workers, devices or micro-batches. Rows that cut fewer documents are in `packing
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +24,9 @@ from wellfit.errors import DataError
 
 IGNORED = -100
 """Label of a place that is not supervised, and so not scored."""
+CANDIDATE = -1
+"""Label of a place where a span might begin or end: one to choose from, no answer by itself. What
+is supervised has a label from 0 on."""
 
 Array = NDArray[np.int64]
 
@@ -57,14 +60,19 @@ class Batch:
     end (the very last document of a split has no end)."""
     source: Source | None = None
     """Where the rows are targets: what they are made from."""
+    weights: NDArray[np.float32] | None = None
+    """What each label's loss counts for in what is minimised; None: all the same."""
 
     def part(self, rows: slice) -> Batch:
-        """Some of the rows, with their sources."""
-        taken = (getattr(self, name)[rows] for name in ARRAYS)
-        if self.source is None:
-            return Batch(*taken)
-        read = Source(*(getattr(self.source, name)[rows] for name in SOURCE_ARRAYS))
-        return replace(Batch(*taken), source=read)
+        """Some of the rows, with all that belongs to them."""
+        read = None
+        if self.source is not None:
+            read = Source(*(getattr(self.source, name)[rows] for name in SOURCE_ARRAYS))
+        weights = None if self.weights is None else self.weights[rows]
+        tokens, labels, positions, segments, documents = (
+            getattr(self, name)[rows] for name in ARRAYS
+        )
+        return Batch(tokens, labels, positions, segments, documents, read, weights)
 
 
 ARRAYS = ("tokens", "labels", "positions", "segments", "documents")
@@ -78,11 +86,11 @@ def joined(batches: Sequence[Batch]) -> Batch:
         return np.concatenate([getattr(part, name) for part in parts])
 
     tokens, labels, positions, segments, documents = (together(batches, name) for name in ARRAYS)
-    whole = Batch(tokens, labels, positions, segments, documents)
     sources = [batch.source for batch in batches if batch.source is not None]
-    if not sources:
-        return whole
-    return replace(whole, source=Source(*(together(sources, name) for name in SOURCE_ARRAYS)))
+    read = Source(*(together(sources, name) for name in SOURCE_ARRAYS)) if sources else None
+    weights = [batch.weights for batch in batches if batch.weights is not None]
+    weighed = np.concatenate(weights) if weights else None
+    return Batch(tokens, labels, positions, segments, documents, read, weighed)
 
 
 Corrupt = Callable[[Batch, Array], Batch]
@@ -101,6 +109,23 @@ class TrainingRows(Protocol):
         """Numbers of rows → those rows as they stand in the corpus, nothing hidden."""
 
 
+class ScoredRows(Protocol):
+    """Rows that are scored: those of a stream (`Rows`), or `examples.rows.ExampleRows`."""
+
+    of_examples: bool
+    """Whether a document is an example, which as a whole is answered rightly or not."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every token of a text is predicted, so that its bits can be counted."""
+
+    def row(self, indices: Sequence[int] | Array) -> Batch:
+        """Numbers of rows, any order, repeats allowed → those rows as one batch."""
+
+    def holding(self, documents: Array) -> Array:
+        """Numbers of documents → the rows that they stand in, in order."""
+
+
 class Rows:
     """The packed rows of a split: every token but the first is a label exactly once.
 
@@ -108,6 +133,7 @@ class Rows:
     """
 
     packing = "stream"
+    of_examples = False
 
     def __init__(
         self, corpus: Corpus, split: str, context: int, corrupt: Corrupt | None = None
@@ -121,13 +147,30 @@ class Rows:
         self.corrupt = corrupt
         self.separator = corpus.separator
         self.stream = corpus.tokens(split)
-        self._first_token = corpus.documents(split).first_token
+        table = corpus.documents(split)
+        self._first_token, self._tokens = table.first_token, table.tokens
         labels = max(0, len(self.stream) - 1)
         self.full = labels // context
         self._count = -(-labels // context)
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def whole(self) -> bool:
+        """Whether every token of a text is predicted, so that its bits can be counted."""
+        return self.corrupt is None
+
+    def holding(self, documents: Array) -> Array:
+        """Numbers of documents → the rows that hold their tokens: token t is in row t // C."""
+        first = self._first_token[documents]
+        last = first + self._tokens[documents] - 1
+        low, high = first // self.context, np.minimum(last // self.context, len(self) - 1)
+        edges = np.zeros(len(self) + 1, np.int64)
+        inside = low <= high
+        np.add.at(edges, low[inside], 1)
+        np.add.at(edges, high[inside] + 1, -1)
+        return np.flatnonzero(np.cumsum(edges)[: len(self)] > 0)
 
     def row(self, indices: Sequence[int] | Array) -> Batch:
         """Numbers of rows, any order, repeats allowed → those rows as one batch."""
@@ -182,6 +225,7 @@ class Batches:
         self._rows: TrainingRows = Rows(corpus, "train", context) if rows is None else rows
         self.rows_per_epoch = self._rows.full
         self.separator = corpus.separator
+        self.separated = not corpus.of_examples
         if not self.rows_per_epoch:
             count = len(corpus.tokens("train"))
             raise DataError(

@@ -24,6 +24,7 @@ from wellfit.data.engine.engine import Engine, Progress
 from wellfit.data.engine.lock import held
 from wellfit.data.engine.task import File, Result, Task, file_digest
 from wellfit.data.engine.version import code_version
+from wellfit.data.examples.build import build_examples
 from wellfit.data.filter.scores import NAMES
 from wellfit.data.filter.task import filters_of, find_reasons
 from wellfit.data.leakage import ngrams_of
@@ -59,6 +60,8 @@ def build_corpus(
     """
     if data.tokens is not None:
         return build_tokens(data, FORMAT_VERSION, name=name, folder=folder, progress=progress)
+    if data.examples is not None:
+        return build_examples(data, FORMAT_VERSION, name=name, folder=folder, progress=progress)
     publish.refuse_unknown_version(folder, FORMAT_VERSION)
     calls = _calls(data)
     paths = [source.path for source in data.sources]

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wellfit.data.tokens.shards import SPLITS, check_digests, check_sizes, read_index
+from wellfit.data.tokens.shards import (
+    BESIDE,
+    SPLITS,
+    check_digests,
+    check_sizes,
+    file_name,
+    read_index,
+)
 from wellfit.data.tokens.stream import ShardFile, TokenStream
 from wellfit.errors import DataError
 
@@ -32,6 +39,9 @@ class DocumentTable:
     bytes: NDArray[np.int64]
     """UTF-8 bytes of its cleaned text; −1 where they are unknown."""
     domain: NDArray[np.str_]
+    source_first: NDArray[np.int64] | None = None
+    """Place of its source in the sources of the split; None where there are none apart."""
+    source_tokens: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.first_token)
@@ -93,16 +103,30 @@ class Corpus:
 
     def tokens(self, split: str) -> TokenStream:
         """A split → its tokens, shards in order. Raises DataError where there is no such split."""
-        kind = np.dtype("<u2" if self._index["token_bytes"] == 2 else "<u4")
-        parts = [
-            ShardFile(
-                self.folder / "shards" / f"{shard['name']}.bin",
-                kind,
-                shard["tokens"],
-                shard["sha256"],
-            )
-            for shard in self._shards(split)
-        ]
+        return self._stream(split, "tokens")
+
+    @property
+    def of_examples(self) -> bool:
+        """Whether it holds examples: tokens with labels of their own, as `labels` gives them."""
+        return any("labels" in shard.get("beside", {}) for shard in self._index["shards"])
+
+    def labels(self, split: str) -> TokenStream:
+        """A split of examples → what is asked at each of its tokens."""
+        return self._stream(split, "labels")
+
+    def sources(self, split: str) -> TokenStream:
+        """A split of examples with sources apart → their tokens, one source behind the other."""
+        return self._stream(split, "source")
+
+    def _stream(self, split: str, name: str) -> TokenStream:
+        own = "<u2" if self._index["token_bytes"] == 2 else "<u4"
+        kind = np.dtype(BESIDE.get(name) or own)
+        parts = []
+        for shard in self._shards(split):
+            told = {"count": shard["tokens"], "sha256": shard["sha256"]}
+            told = told if name == "tokens" else shard["beside"][name]
+            path = self.folder / "shards" / file_name(shard["name"], name)
+            parts.append(ShardFile(path, kind, told["count"], told["sha256"]))
         return TokenStream(parts, kind)
 
     def documents(self, split: str) -> DocumentTable:
@@ -110,12 +134,18 @@ class Corpus:
         columns: dict[str, list[Any]] = {
             "id": [], "first_token": [], "tokens": [], "bytes": [], "domain": []
         }  # fmt: skip
-        start = 0
+        start = source_start = 0
+        first, count = [], []
         for shard in self._shards(split):
+            told = shard["documents"]
             for name, column in columns.items():
-                values = shard["documents"][name]
+                values = told[name]
                 column += [start + value for value in values] if name == "first_token" else values
             start += shard["tokens"]
+            if "source_first" in told:
+                first += [source_start + value for value in told["source_first"]]
+                count += told["source_tokens"]
+                source_start += shard["beside"]["source"]["count"]
         numbers = {
             name: np.array(columns[name], np.int64) for name in ("first_token", "tokens", "bytes")
         }
@@ -123,6 +153,8 @@ class Corpus:
             id=np.array(columns["id"], np.str_),
             domain=np.array(columns["domain"], np.str_),
             **numbers,
+            source_first=np.array(first, np.int64) if first else None,
+            source_tokens=np.array(count, np.int64) if first else None,
         )
 
     def texts(self, split: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from wellfit.data.corpus import Corpus
 from wellfit.data.edits import Edit, to_read
+from wellfit.data.examples.place import origin_of as place_of_example
 from wellfit.data.pretokenized.place import origin_of
 from wellfit.data.tokens.tokenizer import Tokenizer
 from wellfit.errors import DataError
@@ -80,7 +81,7 @@ def locate_many(folder: Path, addresses: Iterable[str]) -> Iterator[Place]:
     """As `locate`, for many addresses: files are read and digests compared once."""
     corpus = Corpus.open(_corpus_folder(Path(folder)))
     manifest = _manifest(corpus.folder)
-    if manifest["parameters"].get("tokens") is not None:
+    if manifest["parameters"].get("tokens") is not None or corpus.of_examples:
         tokenizer = corpus.tokenizer() if corpus.has_tokenizer else None
         for address in addresses:
             yield _place_of_tokens(corpus, tokenizer, manifest, *_parse(corpus, address))
@@ -152,13 +153,20 @@ def _place_of_tokens(
     shard: dict[str, Any],
     offset: int,
 ) -> Place:
-    """The place of a token that was made elsewhere; what it says where a tokenizer tells it."""
+    """The place of a token of an example, or of one that was made elsewhere.
+
+    What it says is told where there is a tokenizer.
+    """
     columns = shard["documents"]
     number = bisect.bisect_right(columns["first_token"], offset) - 1
     first, count = columns["first_token"][number], columns["tokens"][number]
     ids = _shard_tokens(corpus, shard)[first : first + count].tolist()
     within = offset - first - 1
-    known = origin_of(manifest, corpus.vocabulary_size, columns["id"][number], within)
+    if corpus.of_examples:
+        known = place_of_example(manifest, columns["id"][number])
+    else:
+        known = origin_of(manifest, corpus.vocabulary_size, columns["id"][number], within)
+        known["line"] = None
     text, before, after = b"", "", ""
     if tokenizer is not None and within >= 0:
         at = within + 1
@@ -167,7 +175,6 @@ def _place_of_tokens(
         after = tokenizer.decode(ids[at + 1 : at + 1 + _CONTEXT])[:_CONTEXT]
     return Place(
         document=columns["id"][number],
-        line=None,
         token=ids[within + 1],
         text=text,
         read_text=None,

@@ -41,14 +41,19 @@ def counts_of_reading(
         "documents": total["documents"],
         "bytes": total["bytes"],
         "changed_by_cleaning": total["changed_by_cleaning"],
-        "rejected": {
-            "records": len(rejected),
-            "by_reason": _most_common(kind_of(record.reason) for record in rejected),
-            "samples": [
-                {"path": r.path, "position": r.position, "reason": r.reason}
-                for r in rejected[:_SAMPLES]
-            ],
-        },
+        "rejected": rejected_counts(rejected),
+    }
+
+
+def rejected_counts(rejected: Sequence[Rejected]) -> dict[str, Any]:
+    """Rejected records → how many, why, and the first of them."""
+    return {
+        "records": len(rejected),
+        "by_reason": _most_common(kind_of(record.reason) for record in rejected),
+        "samples": [
+            {"path": r.path, "position": r.position, "reason": r.reason}
+            for r in rejected[:_SAMPLES]
+        ],
     }
 
 

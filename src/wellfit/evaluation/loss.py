@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from wellfit.model.protocol import Beside, LanguageModel
 from wellfit.records import Evaluated
 
 if TYPE_CHECKING:
-    from wellfit.data.batches import Batch, Rows
+    from wellfit.data.batches import Batch, ScoredRows
     from wellfit.data.corpus import DocumentTable
 
 # Tokens whose logits are made at a time for the accuracy: 1,024 × 32,000 float32 are 131 MB.
@@ -28,16 +29,20 @@ ACCURACY_CHUNK = 1024
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
+Guess = Callable[[Tensor, Tensor], Tensor]
+"""Logits [B, T, V] and labels [B, T] → what the model answers at each place, as a label [B, T]."""
+
 
 def evaluate(
     model: LanguageModel,
-    rows: Rows,
+    rows: ScoredRows,
     documents: DocumentTable,
     *,
     step: int,
     split: str,
     micro_batch: int,
     tokens: int = 0,
+    guess: Guess | None = None,
 ) -> Evaluated:
     """A model, the packed rows of a split and its documents → loss, bits per byte and accuracy.
 
@@ -47,8 +52,10 @@ def evaluate(
     Documents are scored whole, so the bytes are exact. `tokens` = 0 scores all; otherwise
     documents spread evenly over the split, as many as hold that many tokens (`choose_documents`).
 
-    Where rows hide something, only that is scored: loss and accuracy are those of the labels, and
-    bits a byte are unknown (None), since most bytes of a text were never predicted.
+    Where rows hide something, or ask for something else than the next token, only that is scored:
+    loss and accuracy are those of the labels, and bits a byte are unknown (None), since most bytes
+    of a text were never predicted. `guess` says what the model answers where that is not the
+    likeliest logit of a place. Of examples `exact` is the share whose labels are all right.
 
     The arithmetic is in `model.compute_dtype`. Dropout is off; the mode of the model is restored.
     Raises DataError where nothing can be scored.
@@ -58,7 +65,7 @@ def evaluate(
     chosen = choose_documents(lengths, tokens)
     wanted = np.zeros(len(lengths), dtype=bool)
     wanted[chosen] = True
-    indices = _rows_of(documents, chosen, rows.context, len(rows))
+    indices = rows.holding(chosen)
     if not len(indices):
         raise DataError(
             "there are no tokens to score",
@@ -72,11 +79,11 @@ def evaluate(
         with torch.no_grad():
             for at in range(0, len(indices), micro_batch):
                 batch = rows.row(indices[at : at + micro_batch])
-                sums += _score(model, batch, wanted)
+                sums += _score(model, batch, wanted, guess)
     finally:
         model.train(training)
     seconds = time.perf_counter() - began
-    return _summary(sums, documents, step, split, seconds, whole=rows.corrupt is None)
+    return _summary(sums, documents, step, split, seconds, rows)
 
 
 def choose_documents(lengths: NDArray[Any], tokens: int) -> NDArray[np.int64]:
@@ -96,21 +103,9 @@ def choose_documents(lengths: NDArray[Any], tokens: int) -> NDArray[np.int64]:
     return np.sort(order[:enough])
 
 
-def _rows_of(
-    documents: DocumentTable, chosen: NDArray[np.int64], context: int, count: int
-) -> NDArray[np.int64]:
-    """Rows that hold tokens of chosen documents: token t is the input at row t // T."""
-    first = np.asarray(documents.first_token)[chosen]
-    last = first + np.asarray(documents.tokens)[chosen] - 1
-    low, high = first // context, np.minimum(last // context, count - 1)
-    edges = np.zeros(count + 1, dtype=np.int64)
-    inside = low <= high
-    np.add.at(edges, low[inside], 1)
-    np.add.at(edges, high[inside] + 1, -1)
-    return np.flatnonzero(np.cumsum(edges)[:count] > 0)
-
-
-def _score(model: LanguageModel, batch: Batch, wanted: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _score(
+    model: LanguageModel, batch: Batch, wanted: NDArray[np.bool_], guess: Guess | None
+) -> NDArray[np.float64]:
     """Sums [3, documents] over the wanted labels of a batch: nats, right guesses, tokens."""
     device = next(iter(model.named_parameters()))[1].device
     owner = np.asarray(batch.documents)
@@ -127,11 +122,13 @@ def _score(model: LanguageModel, batch: Batch, wanted: NDArray[np.bool_]) -> NDA
     hidden = model.hidden(there(batch.tokens), *places, **more)
     targets = torch.as_tensor(labels, device=device)
     losses = model.token_loss(hidden, targets).cpu().double().numpy()[scored]
-    picked = hidden[torch.as_tensor(scored, device=device)]
-    guesses = [
-        model.logits(part).argmax(-1).cpu().numpy() for part in torch.split(picked, ACCURACY_CHUNK)
-    ]
-    right = np.concatenate(guesses) == labels[scored]
+    if guess is not None:
+        right = guess(model.logits(hidden), targets).cpu().numpy()[scored] == labels[scored]
+    else:
+        picked = hidden[torch.as_tensor(scored, device=device)]
+        parts = torch.split(picked, ACCURACY_CHUNK)
+        guesses = [model.logits(part).argmax(-1).cpu().numpy() for part in parts]
+        right = np.concatenate(guesses) == labels[scored]
     weights = (losses, right, np.ones(len(losses)))
     return np.stack([np.bincount(owner[scored], weight, len(wanted)) for weight in weights])
 
@@ -142,10 +139,9 @@ def _summary(
     step: int,
     split: str,
     seconds: float,
-    *,
-    whole: bool,
+    rows: ScoredRows,
 ) -> Evaluated:
-    """Sums [3, documents] → scores; `whole` says that every token of a text was predicted."""
+    """Sums [3, documents] over some rows → scores."""
     # A split's last document has no label where it is only a separator.
     scored = sums[2] > 0
     nats, right, tokens = sums[:, scored]
@@ -153,7 +149,7 @@ def _summary(
     told = bool((length >= 0).all())
     domains = np.asarray(documents.domain)[scored]
     loss, loss_se = ratio(nats, tokens)
-    known = told and whole
+    known = told and rows.whole
     bits, bits_se = ratio(nats / math.log(2), length) if known else (None, None)
     accuracy, accuracy_se = ratio(right, tokens)
     by_domain: dict[str, dict[str, float | None]] = {}
@@ -183,4 +179,5 @@ def _summary(
         documents=int(scored.sum()),
         seconds=seconds,
         by_domain=by_domain,
+        exact=float(np.mean(right == tokens)) if rows.of_examples else None,
     )

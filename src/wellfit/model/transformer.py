@@ -25,6 +25,7 @@ from wellfit.model.objective import linear_objective
 from wellfit.model.positions import Angles, model_angles
 from wellfit.model.protocol import Source
 from wellfit.model.recompute import Recompute, through
+from wellfit.model.span import span_losses
 from wellfit.recipe.schema import Model, Role
 
 
@@ -109,7 +110,7 @@ class Transformer(nn.Module):
         )
         self.final_norm = norm(model)
         if not model.tie_embeddings:
-            self.head = Linear(model.width, vocabulary_size, bias=False)
+            self.head = Linear(model.width, model.outputs(vocabulary_size), bias=False)
         self._dropout_key: tuple[int, int, int] | None = None
 
     def hidden(
@@ -207,7 +208,12 @@ class Transformer(nn.Module):
         return dropout(x.to(self.compute_dtype)), angles
 
     def token_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Features [B, T, D], labels [B, T] → nats [B, T] in float32; 0 where the label is −100."""
+        """Features [B, T, D], labels [B, T] → nats [B, T] in float32; 0 where labels are negative.
+
+        With the head `span` a label is a choice among places, see `span.span_losses`.
+        """
+        if self.model.head == "span":
+            return span_losses(self.logits(hidden), labels)
         flat = self._before_output(hidden).reshape(-1, hidden.shape[-1])
         matrix = self._output_matrix()
         losses = linear_cross_entropy(flat, matrix, labels.reshape(-1), self.model.logit_soft_cap)
@@ -221,7 +227,13 @@ class Transformer(nn.Module):
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
-        """Features [B, T, D], labels [B, T] → nats of `token_loss`, and what is added to them."""
+        """Features [B, T, D], labels [B, T] → nats of `token_loss`, and what is added to them.
+
+        Nothing is added to the loss of a span.
+        """
+        if self.model.head == "span":
+            losses = self.token_loss(hidden, labels)
+            return losses, torch.zeros_like(losses, requires_grad=False)
         losses, extra = linear_objective(
             self._before_output(hidden).reshape(-1, hidden.shape[-1]),
             self._output_matrix(),
@@ -235,7 +247,8 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Features [..., D] → logits [..., V] in float32: cap·tanh(h·Wᵀ/cap) (arXiv 2408.00118).
 
-        With `base_width` h·Wᵀ is multiplied by base_width/D (arXiv 2203.03466, table 8).
+        V is what `Model.outputs` says. With `base_width` h·Wᵀ is multiplied by base_width/D
+        (arXiv 2203.03466, table 8).
         """
         hidden = self._before_output(hidden)
         logits = (hidden @ self._output_matrix().to(hidden.dtype).T).float()
@@ -288,6 +301,11 @@ class Transformer(nn.Module):
     def dropout_key(self, seed: int, step: int, first_row: int) -> None:
         """Dropout becomes a pure function of these three, until the next call."""
         self._dropout_key = (seed, step, first_row)
+
+    @property
+    def predicts(self) -> str:
+        """What the logits of a place are of: tokens, classes, or a span."""
+        return self.model.head
 
     @property
     def looks_ahead(self) -> str:

@@ -157,6 +157,7 @@ def uncounted(recipe: Recipe) -> tuple[str, ...]:
     model, train = recipe.model, recipe.train
     ways = {
         "model.kind": model.kind != "decoder",
+        "model.head": model.head != "tokens",
         "model.experts": model.experts.count > 0,
         "model.window": model.window > 0,
         "model.head_width": model.heads * model.features_per_head != model.width,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from wellfit.recipe.examples_section import Examples
 from wellfit.recipe.section import Call, Section, Share
 
 
@@ -147,6 +148,11 @@ class Data(Section):
         description="Tokens made elsewhere, in place of `sources` and of all below but "
         "`folder` and `packing`.",
     )
+    examples: Examples | None = Field(
+        None,
+        description="Examples with answers, in place of `sources` and of all below but `folder`, "
+        "`packing`, `tokenizer` and `max_rejected_share`.",
+    )
     folder: str = Field(
         "", description="The corpus folder; empty means `corpora/NAME` in the current folder."
     )
@@ -163,10 +169,11 @@ class Data(Section):
     max_rejected_share: Share = Field(
         0.2, description="The build stops when more than this share of records cannot be read."
     )
-    packing: Literal["stream", "best_fit"] = Field(
+    packing: Literal["stream", "best_fit", "padded"] = Field(
         "stream",
         description="Rows to train on: `stream` fills every place and cuts the document at a row's "
-        "end; `best_fit` cuts only documents longer than a row, and pads (arXiv 2404.10830).",
+        "end; `best_fit` cuts only documents longer than a row, and pads (arXiv 2404.10830); "
+        "`padded`: one example a row, padded to the longest of the batch.",
     )
     workers: int = Field(
         0, ge=0, le=1024, description="Processes of the build; 0 takes one a core, 1 works inline."
@@ -178,10 +185,23 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Data:
-        if bool(self.sources) == (self.tokens is not None):
-            here = "both" if self.sources else "neither"
+        given = [name for name in ("sources", "tokens", "examples") if getattr(self, name)]
+        if len(given) != 1:
             raise ValueError(
-                f"give exactly one of sources and tokens; here {here}; at least "
-                "`sources: [{path: FOLDER}]`, or `tokens: {train: [FILE.bin], …}`"
+                "give exactly one of sources, tokens and examples; here "
+                f"{' and '.join(given) or 'none'}; at least `sources: [{{path: FOLDER}}]`, "
+                "`tokens: {train: [FILE.bin], …}`, or `examples: {train: [FILE.jsonl]}`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _packing_fits(self) -> Data:
+        if self.examples is not None and self.packing == "stream":
+            raise ValueError(
+                "packing stream would cut examples in two; try packing best_fit, or packing padded"
+            )
+        if self.examples is None and self.packing == "padded":
+            raise ValueError(
+                "packing padded is for data.examples: documents fill rows; try packing best_fit"
             )
         return self

@@ -20,13 +20,18 @@ INSTEAD: dict[Place, tuple[tuple[str, ...], str]] = {
         "a module of your own has its own shape; give it as an argument of model.module",
     ),
     ("data", "tokens"): (
-        ("folder", "packing", "sources"),
+        ("folder", "packing", "sources", "examples"),
         "tokens are taken as they are: they were cleaned, chosen and encoded elsewhere",
+    ),
+    ("data", "examples"): (
+        ("folder", "packing", "tokenizer", "max_rejected_share", "sources", "tokens"),
+        "examples are taken as they are, neither cleaned nor filtered",
     ),
 }
 """Setting → the others of its section that still mean something, and why the rest does not.
 
-`data.sources` beside `data.tokens` has a sentence of its own in the schema."""
+Two origins of data beside each other have a sentence of their own in the schema."""
+ORIGINS = ("sources", "tokens", "examples")
 
 
 def idle_faults(recipe: Mapping[str, Any]) -> list[tuple[Place, str]]:
@@ -52,6 +57,6 @@ def shown_fields(section: Section, place: Place) -> list[str]:
     fields = list(type(section).model_fields)
     for (owner, chief), (kept, _) in INSTEAD.items():
         if place == (owner,) and getattr(section, str(chief)) is not None:
-            kept = tuple(name for name in kept if name != "sources")
+            kept = tuple(name for name in kept if name not in ORIGINS)
             return [name for name in fields if name == chief or name in kept]
     return fields

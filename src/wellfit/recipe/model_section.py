@@ -20,6 +20,7 @@ Preset = Literal[
 ]  # fmt: skip
 Role = Literal["embedding", "position", "matrix", "router", "norm", "bias", "head"]
 Kind = Literal["decoder", "encoder", "encoder_decoder"]
+Head = Literal["tokens", "classes", "span"]
 Activation = Literal["swiglu", "geglu", "gelu", "gelu_tanh", "relu2"]
 GATED = ("swiglu", "geglu")
 """Activations with a third matrix, the gate."""
@@ -180,6 +181,14 @@ class Model(Section):
     bias: bool = Field(False, description="Biases on linear layers (and LayerNorm).")
     qkv_bias: bool = Field(False, description="Biases on queries, keys and values in any case.")
     qk_norm: bool = Field(True, description="RMSNorm on queries and keys, per head.")
+    head: Head = Field(
+        "tokens",
+        description="What a place predicts: `tokens` of the vocabulary; `classes` of the text that "
+        "ends there; `span`: whether an answer begins or ends there. As data.examples.task has it.",
+    )
+    classes: int = Field(
+        0, ge=0, le=65_536, description="head classes: how many; as data.examples.classes has them."
+    )
     tie_embeddings: bool = Field(False, description="One matrix for embedding and head.")
     scale_embeddings: bool = Field(False, description="Embeddings are multiplied by √width.")
     logit_soft_cap: float = Field(
@@ -242,6 +251,13 @@ class Model(Section):
         """Features inside one expert."""
         return self.experts.hidden or self.hidden
 
+    def outputs(self, vocabulary_size: int) -> int:
+        """The entries of its vocabulary → numbers that its head makes at each place.
+
+        Of a span these are two: how well an answer begins there, and how well it ends before it.
+        """
+        return {"tokens": vocabulary_size, "classes": self.classes, "span": 2}[self.head]
+
     def is_local(self, layer: int) -> bool:
         """Whether the layer, counted from 0, sees no further than the window."""
         return bool(self.window) and not (
@@ -276,6 +292,26 @@ class Model(Section):
                 f"heads {self.heads} at width {self.width} are {there:.3g} heads at base_width "
                 f"{self.base_width}; choose heads in proportion to the width, or where heads grow "
                 f"wider and not more numerous, set base_head_width {max(1, round(wide))}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _head_fits(self) -> Model:
+        if (self.head == "classes") != (self.classes > 1):
+            raise ValueError(
+                f"head {self.head} with classes {self.classes}: head classes needs 2 or more, and "
+                "the others none; name them as data.examples.classes"
+            )
+        wanted = {"tokens": ("decoder", "encoder", "encoder_decoder"), "classes": ("encoder",
+                  "decoder"), "span": ("encoder",)}[self.head]  # fmt: skip
+        if self.kind not in wanted:
+            raise ValueError(
+                f"head {self.head} does not fit kind {self.kind}; try kind {wanted[0]}"
+            )
+        if self.head != "tokens" and self.tie_embeddings:
+            raise ValueError(
+                f"tie_embeddings true would do nothing with head {self.head}, whose outputs are no "
+                "tokens; leave it out"
             )
         return self
 

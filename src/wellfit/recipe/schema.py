@@ -11,6 +11,8 @@ from __future__ import annotations
 from pydantic import Field, PrivateAttr, model_validator
 
 from wellfit.recipe.data_section import Data, Duplicates, Source, Split, Tokenizer, Tokens
+from wellfit.recipe.examples_section import Columns, Examples
+from wellfit.recipe.heads import refuse_misfits
 from wellfit.recipe.model_section import Model, Role, Size
 from wellfit.recipe.objective_section import (
     Objective,
@@ -42,9 +44,11 @@ __all__ = [
     "AdamW8bit",
     "Budget",
     "Call",
+    "Columns",
     "Data",
     "Duplicates",
     "Evaluate",
+    "Examples",
     "Group",
     "Groups",
     "Lion",
@@ -158,6 +162,11 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _examples_fit(self) -> Recipe:
+        refuse_misfits(self.data, self.model, self.train)
+        return self
+
+    @model_validator(mode="after")
     def _objective_fits(self) -> Recipe:
         refuse_contradictions(
             self.model.kind,
@@ -171,6 +180,6 @@ class Recipe(Section):
 
 def target_share(recipe: Recipe) -> float:
     """A recipe → places of a target for each token of a row: 1 but in an encoder_decoder."""
-    if recipe.model.kind != "encoder_decoder":
+    if recipe.model.kind != "encoder_decoder" or recipe.data.examples is not None:
         return 1.0
     return target_places(recipe.model.context, recipe.train.objective) / recipe.model.context

@@ -199,7 +199,7 @@ def _number(value: float) -> str:
 @cache
 def _dialled() -> frozenset[tuple[str, str]]:
     """(path, kind) of every setting that the dial fills."""
-    found = set()
+    found = {("data.examples.longest", "")}
     for kind in OPTIMIZERS:
         for path in fill({"train": {"optimizer": {"kind": kind}}}):
             found.add((path, kind if path.startswith("train.optimizer.") else ""))

@@ -41,7 +41,7 @@ def shape_table(model: Model, vocabulary_size: int) -> tuple[Shape, ...]:
         table += _block(f"blocks.{index}", model, reads=model.reading_layers > 0)
     table += _norm("final_norm", model)
     if not model.tie_embeddings:
-        table.append(Shape("head.weight", (vocabulary_size, width), "head"))
+        table.append(Shape("head.weight", (model.outputs(vocabulary_size), width), "head"))
     return tuple(table)
 
 

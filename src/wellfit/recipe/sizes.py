@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from wellfit.recipe.families import PRESETS, preset_facts
+from wellfit.recipe.heads import of_examples
 from wellfit.recipe.model_section import GATED, Activation
 from wellfit.recipe.rates import Filled, optimizer_rates, schedule_shape
 
@@ -70,6 +71,7 @@ def fill(raw: Mapping[str, Any]) -> Filled:
     filled |= _model(model, size, dial)
     width = _whole(model, "width") or dial.width
     context = _whole(model, "context") or dial.context
+    filled |= of_examples(raw, context)
     filled |= _batch(train, dial, context)
     found_at = _whole(model, "base_width") or width
     filled |= optimizer_rates(_section(train, "optimizer"), found_at, long=size in _LARGE)
@@ -84,6 +86,8 @@ def filled_by(model: Any, path: str) -> str:
     'preset gpt2'
     """
     model = model if isinstance(model, Mapping) else {}
+    if path.startswith("data.") or path in ("model.head", "model.classes"):
+        return "data.examples"
     preset, size = model.get("preset", "none"), model.get("size", "nano")
     if isinstance(preset, str) and preset in PRESETS and path.startswith("model."):
         own = path == "model.size" or path[6:] in PRESETS[preset].facts

@@ -107,6 +107,11 @@ class Train(Section):
         description="A function of your own that is minimised in place of the cross-entropy; the "
         "reported loss stays the label's own.",
     )
+    class_weights: Literal["none", "balanced"] = Field(
+        "none",
+        description="model.head classes: `balanced` weighs an example's loss by examples / "
+        "(classes · examples of its class) of train; the reported loss stays unweighted.",
+    )
     label_smoothing: Share = Field(
         0.0,
         description="Share of each label's weight that is spread evenly over the vocabulary; the "
@@ -185,6 +190,7 @@ class Train(Section):
     @model_validator(mode="after")
     def _one_objective(self) -> Train:
         beside = [name for name in ("label_smoothing", "z_loss") if getattr(self, name)]
+        beside += ["class_weights"] if self.class_weights != "none" else []
         if self.loss is not None and beside:
             raise ValueError(
                 f"{' and '.join(beside)} would do nothing beside loss {self.loss.name}, which "

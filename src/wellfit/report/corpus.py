@@ -88,7 +88,7 @@ def _packing(packing: dict[str, Any] | None) -> str:
     """What each way to put documents into rows costs: cut documents, or padding."""
     told = _mapping(packing)
     rows = []
-    for name in ("stream", "best_fit"):
+    for name in ("stream", "best_fit", "padded"):
         counts = _mapping(told.get(name))
         padding, tokens = number_of(counts.get("padding")), number_of(counts.get("tokens"))
         if padding is None or tokens is None or padding + tokens <= 0:

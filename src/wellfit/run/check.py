@@ -64,7 +64,12 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         show.line(proofs)
         raise RunError(refused[-1].text, where=str(path))
     entries = vocabulary_of(recipe, corpus)
-    uniform = math.log(entries)
+    outputs, guessed = recipe.model.outputs(entries), ""
+    if recipe.model.head != "span":
+        guessed = (
+            f"; guessing blindly among {outputs:,} {recipe.model.head} costs "
+            f"{math.log(outputs):.3f}"
+        )
     count = started.data["parameters"]
     about = f"Model {recipe.model.size}: {count:,} parameters"
     if recipe.model.module is None:
@@ -83,8 +88,7 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         *advice_lines(made),
         f"Device: {started.data['device']}, {started.data['precision']} "
         f"({started.data['precision_reason']})",
-        f"First loss {steps[0].loss:.3f} nats a token; guessing blindly among "
-        f"{entries:,} tokens costs {uniform:.3f}",
+        f"First loss {steps[0].loss:.3f} nats a token{guessed}",
         f"Second step: {steps[-1].seconds:.2f} s, loss {steps[-1].loss:.3f}, "
         f"gradient norm {steps[-1].grad_norm:.3g}",
     ]

@@ -15,7 +15,7 @@ from wellfit.monitor.history import History
 from wellfit.recipe.schema import Recipe
 from wellfit.records import Evaluated, Event
 from wellfit.report.page import write_report
-from wellfit.run.parts import held_out_rows
+from wellfit.run.parts import guessing, held_out_rows
 from wellfit.run.show import Show
 from wellfit.run.weights import choose_checkpoint, take_weights
 from wellfit.training import checkpoint, retention
@@ -75,6 +75,7 @@ def conclude(
                 step=last,
                 split="test",
                 micro_batch=recipe.train.micro_batch,
+                guess=guessing(recipe),
             )
         run_folder.write(test)
         show.stage("scoring the test split", 1, 1)

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wellfit.data.batches import Batches, Corrupt, Rows
+from wellfit.data.batches import Batches, Corrupt, Rows, ScoredRows
 from wellfit.data.corpus import Corpus
 from wellfit.data.corrupt.denoised import denoising
 from wellfit.data.corrupt.marks import Marks
 from wellfit.data.corrupt.masked import masking
+from wellfit.data.examples.rows import ExampleRows
 from wellfit.data.packing.rows import PackedRows
 from wellfit.data.plan import DataPlan
+from wellfit.evaluation.loss import Guess
 from wellfit.model.guest import Guest, made, refuse_unfit
 from wellfit.model.init import initialise
 from wellfit.model.protocol import LanguageModel
 from wellfit.model.seeded import seeded
+from wellfit.model.span import span_guesses
 from wellfit.model.transformer import Transformer
 from wellfit.recipe.callables import resolve, version_of
 from wellfit.recipe.schema import Recipe, objective_kind
@@ -94,22 +97,43 @@ def training_batches(recipe: Recipe, corpus: Corpus, plan: DataPlan | None = Non
     """
     context = recipe.model.context
     rows = recipe.train.batch_tokens // context
+    if corpus.of_examples:
+        examples = _example_rows(recipe, corpus, "train")
+        return Batches(corpus, context, rows, recipe.seed, plan, rows=examples)
     key = (recipe.seed, corpus.digest)
     corrupt = corruption(recipe, marks_of(recipe, corpus), key)
     packed = PackedRows(corpus, "train", context) if recipe.data.packing == "best_fit" else None
     return Batches(corpus, context, rows, recipe.seed, plan, corrupt, packed)
 
 
-def held_out_rows(recipe: Recipe, corpus: Corpus, split: str) -> Rows:
+def held_out_rows(recipe: Recipe, corpus: Corpus, split: str) -> ScoredRows:
     """A recipe, its corpus and a split → the rows of it that are scored.
 
     What is hidden in them is the same at every evaluation, whatever the seed of the run. They are
     cut from the stream whatever `data.packing` says: every token is scored once either way, and so
-    the scores of trainings with different packings stay comparable.
+    the scores of trainings with different packings stay comparable. Examples stand whole, packed
+    as in training, and with the scores of each alone.
     """
+    if corpus.of_examples:
+        return _example_rows(recipe, corpus, split)
     key = ("held out", corpus.digest, split)
     corrupt = corruption(recipe, marks_of(recipe, corpus), key)
     return Rows(corpus, split, recipe.model.context, corrupt)
+
+
+def guessing(recipe: Recipe) -> Guess | None:
+    """A recipe → how its model's answers are read from logits; None: the likeliest of a place."""
+    return span_guesses if recipe.model.head == "span" else None
+
+
+def _example_rows(recipe: Recipe, corpus: Corpus, split: str) -> ExampleRows:
+    return ExampleRows(
+        corpus,
+        split,
+        recipe.model.context,
+        recipe.data.packing,
+        balanced=split == "train" and recipe.train.class_weights == "balanced",
+    )
 
 
 def _function(recipe: Recipe) -> Callable[..., Any]:

@@ -238,8 +238,8 @@ def counts_of(corpus: Corpus, recipe: Recipe) -> Counts:
     tokens = {split: len(corpus.tokens(split)) for split in corpus.splits}
     train = corpus.documents("train").tokens if "train" in tokens else np.zeros(0, np.int64)
     packed = None
-    if recipe.data.packing == "best_fit" and len(train):
-        packed = packings_of(corpus, recipe)["best_fit"]
+    if recipe.data.packing != "stream" and len(train):
+        packed = packings_of(corpus, recipe)[recipe.data.packing]
     return Counts(
         train_tokens=tokens.get("train", 0),
         validation_tokens=tokens.get("validation", 0),
@@ -253,9 +253,15 @@ def counts_of(corpus: Corpus, recipe: Recipe) -> Counts:
 
 def packings_of(corpus: Corpus, recipe: Recipe) -> dict[str, Packed]:
     """A corpus and a recipe → what each packing makes of train in rows of its context."""
-    from wellfit.data.packing.counts import packed_by_each
+    import numpy as np
+
+    from wellfit.data.packing.counts import packed_by_each, packed_examples
 
     table = corpus.documents("train")
+    if corpus.of_examples:
+        sources = table.source_tokens
+        places = table.tokens if sources is None else np.maximum(table.tokens, sources)
+        return packed_examples(places, recipe.model.context)
     return packed_by_each(table.first_token, table.tokens, recipe.model.context)
 
 

@@ -8,12 +8,12 @@ from wellfit.data.corpus import Corpus
 from wellfit.errors import RunError
 from wellfit.evaluation.loss import evaluate
 from wellfit.generation.generate import generate, next_logits
-from wellfit.generation.prompts import continuing
 from wellfit.generation.text import stream_text
 from wellfit.model.protocol import LanguageModel
 from wellfit.recipe.schema import Recipe
 from wellfit.records import Event, Record, Sampled
-from wellfit.run.parts import held_out_rows
+from wellfit.run.parts import guessing, held_out_rows
+from wellfit.run.prompting import prompt_of
 from wellfit.run.vocabulary import marks_of
 
 BEST = 5
@@ -37,6 +37,7 @@ def evaluator(
             split="validation",
             micro_batch=recipe.train.micro_batch,
             tokens=recipe.evaluate.tokens,
+            guess=guessing(recipe),
         )
 
     return probe
@@ -63,9 +64,7 @@ def sampler(
         return spellings[token].decode(errors="replace")
 
     def sampled(step: int, prompt: str) -> Sampled:
-        given = continuing(
-            tokenizer.encode(prompt), separator=tokenizer.separator, sentinels=marks.sentinels
-        )
+        given = prompt_of(recipe, corpus, tokenizer, prompt)
         logits = next_logits(model, given.ids, given.source)
         probable = logits.softmax(-1).topk(min(BEST, len(logits)))
         new = generate(
@@ -85,8 +84,10 @@ def sampler(
         )
 
     def probe(step: int) -> Iterator[Record]:
-        if recipe.model.kind == "encoder" and recipe.monitor.prompts:
-            text = "an encoder does not write text, so there are no samples of it"
+        silent = recipe.model.kind == "encoder" or recipe.model.head != "tokens"
+        if silent and recipe.monitor.prompts:
+            what = "an encoder" if recipe.model.kind == "encoder" else "a model of classes"
+            text = f"{what} does not write text, so there are no samples of it"
             yield Event(step, "no_sample", text)
             return
         for prompt in recipe.monitor.prompts:

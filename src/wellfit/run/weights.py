@@ -13,8 +13,8 @@ from wellfit.errors import CheckpointError, DataError, RunError
 from wellfit.recipe.load import load_recipe
 from wellfit.recipe.schema import Recipe, Sampling
 from wellfit.records import Evaluated
-from wellfit.run.parts import empty_model, held_out_rows
-from wellfit.run.vocabulary import marks_of, vocabulary_of
+from wellfit.run.parts import empty_model, guessing, held_out_rows
+from wellfit.run.vocabulary import vocabulary_of
 
 if TYPE_CHECKING:
     from wellfit.model.protocol import LanguageModel
@@ -187,6 +187,7 @@ def evaluate_run(run: Path, split: str, which: str = "") -> Evaluated:
             step=trained.step,
             split=split,
             micro_batch=trained.recipe.train.micro_batch,
+            guess=guessing(trained.recipe),
         )
 
 
@@ -210,6 +211,7 @@ def generate_from_run(
     from wellfit.generation.generate import empty_cache, generate
     from wellfit.generation.prompts import continuing
     from wellfit.generation.text import stream_text
+    from wellfit.run.prompting import prompt_of, refuse_without_text
 
     limits = {
         "tokens": (tokens >= 1, "at least 1"),
@@ -223,14 +225,14 @@ def generate_from_run(
         raise WellfitError("; ".join(wrong), where="generate")
     sampling = Sampling(tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     trained = open_run(run, which)
-    empty_cache(trained.model)  # refused before a prompt is printed
+    refuse_without_text(trained.recipe)  # before a prompt is printed
+    empty_cache(trained.model)
     corpus = trained.corpus
     tokenizer = corpus.tokenizer() if corpus.has_tokenizer else None
-    given = continuing(
-        _ids_of(prompt, corpus) if tokenizer is None else tokenizer.encode(prompt),
-        separator=corpus.separator,
-        sentinels=marks_of(trained.recipe, corpus).sentinels,
-    )
+    if tokenizer is None:
+        given = continuing(_ids_of(prompt, corpus), separator=corpus.separator)
+    else:
+        given = prompt_of(trained.recipe, corpus, tokenizer, prompt)
     new = generate(trained.model, given.ids, sampling, stop_ids=given.stop_ids, source=given.source)
     if tokenizer is None:
         return (f" {one}" for one in new)

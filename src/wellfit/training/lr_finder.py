@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wellfit.data.batches import IGNORED, joined
+from wellfit.data.batches import joined
 from wellfit.errors import RunError
 from wellfit.training import schedules
 from wellfit.training.lr_choice import (
@@ -343,7 +343,7 @@ def score(setup: Setup, feed: Feed) -> float:
                 hidden = setup.model.hidden(_on(setup, batch.tokens[part]), *places, **source)
                 losses = setup.model.token_loss(hidden, _on(setup, batch.labels[part]))
                 total += float(losses.to("cpu", torch.float64).sum())
-                count += int(np.count_nonzero(batch.labels[part] != IGNORED))
+                count += int(np.count_nonzero(batch.labels[part] >= 0))
     setup.model.train(mode)
     return total / count if count else math.nan
 

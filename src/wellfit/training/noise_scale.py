@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wellfit.data.batches import IGNORED, Batch
+from wellfit.data.batches import Batch
 from wellfit.errors import RunError
 from wellfit.training.step import Objective, accumulate, clip, gradients
 
@@ -124,13 +124,13 @@ def measure(
     Raises RunError where fewer than two parts have supervised tokens.
     """
     rows = batch.tokens.shape[0]
-    count = int(np.count_nonzero(batch.labels != IGNORED))
+    count = int(np.count_nonzero(batch.labels >= 0))
     pieces = min(rows, max(8, math.ceil(rows / micro_batch)))
     whole: list[torch.Tensor | None] = [None] * len(parameters)
     parts: list[tuple[int, float]] = []
     for number, places in enumerate(np.array_split(np.arange(rows), pieces)):
         part = batch.part(slice(int(places[0]), int(places[-1]) + 1))
-        tokens = int(np.count_nonzero(part.labels != IGNORED))
+        tokens = int(np.count_nonzero(part.labels >= 0))
         if not tokens:
             continue
         accumulate(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from wellfit.data.batches import IGNORED
 from wellfit.errors import RunError
 from wellfit.recipe.callables import resolve, version_of
 from wellfit.recipe.schema import Call
@@ -59,7 +58,7 @@ def own_losses(
     from wellfit.model.kernels import loss_chunk
 
     flat, wanted = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
-    places = np.flatnonzero(host_labels != IGNORED)
+    places = np.flatnonzero(host_labels >= 0)
     if len(places) < len(wanted):
         chosen = torch.from_numpy(places).to(labels.device)
         flat, wanted = flat[chosen], wanted[chosen]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wellfit.data.batches import IGNORED
 from wellfit.training.own_loss import OwnLoss, own_losses
 
 if TYPE_CHECKING:
@@ -99,12 +98,13 @@ def accumulate(
 
     Every micro-batch's summed loss is divided by the supervised tokens of the *whole* batch, so
     the gradient is that of one pass over all N rows, however they are cut and however the labels
-    are spread over them. `key` is (seed, step), the source of dropout. With a `scale` the
+    are spread over them; with `batch.weights` each loss counts for its weight in the gradient, and
+    for one in what is reported. `key` is (seed, step), the source of dropout. With a `scale` the
     gradients are that many times too large. `keeping()` surrounds each forward pass.
     """
     import torch
 
-    count = int(np.count_nonzero(batch.labels != IGNORED))
+    count = int(np.count_nonzero(batch.labels >= 0))
     # MPS has no float64.
     exact = torch.float32 if device.type == "mps" else torch.float64
     total = torch.zeros((), dtype=exact, device=device)
@@ -112,6 +112,7 @@ def accumulate(
     for first in range(0, batch.tokens.shape[0], micro_batch):
         part = slice(first, first + micro_batch)
         labels = _on(device, batch.labels[part])
+        weights = None if batch.weights is None else _on(device, batch.weights[part])
         places: tuple[Tensor | None, Tensor | None] = (None, None)
         if objective.document_mask:
             places = _on(device, batch.positions[part]), _on(device, batch.segments[part])
@@ -131,16 +132,21 @@ def accumulate(
                     label_smoothing=objective.label_smoothing,
                     z_loss=objective.z_loss,
                 )
-                aim = (losses + extra).sum() / max(count, 1)
+                aim = _total(losses + extra, weights) / max(count, 1)
             else:
                 losses = model.token_loss(hidden, labels)
-                aim = losses.sum() / max(count, 1)
-            weight = np.count_nonzero(batch.labels[part] != IGNORED) / max(count, 1)
+                aim = _total(losses, weights) / max(count, 1)
+            weight = np.count_nonzero(batch.labels[part] >= 0) / max(count, 1)
             aim = aim + model.auxiliary_loss() * weight
         (aim if scale is None else aim * scale).backward()  # type: ignore[no-untyped-call]
         total += losses.detach().to(exact).sum()
     # Without a single label there is no loss: not a number, rather than a perfect zero.
     return total / (count if count else math.nan), count
+
+
+def _total(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Losses [B, T] and what each counts for → their sum."""
+    return losses.sum() if weights is None else (losses * weights).sum()
 
 
 def source_on(device: torch.device, batch: Batch, part: slice) -> Beside:
@@ -153,7 +159,7 @@ def source_on(device: torch.device, batch: Batch, part: slice) -> Beside:
     return {"source": (tokens, positions, segments)}
 
 
-def _on(device: torch.device, array: NDArray[np.int64]) -> Tensor:
+def _on(device: torch.device, array: NDArray[np.generic]) -> Tensor:
     """An array in, a tensor on the device out; a copy to CUDA does not wait for the device."""
     import torch
 

@@ -31,6 +31,24 @@ class Packed:
         return self.padding / max(1, self.padding + self.tokens)
 
 
+def packed_examples(places: NDArray[np.int64], context: int) -> dict[str, Packed]:
+    """The places that each example takes, and those of a row → counts by packing.
+
+    A padded row is as wide as the longest example of its batch; counted is its own padding in a
+    row of the whole context, the most that it can be.
+
+    >>> each = packed_examples(np.array([3, 2, 1]), 4)
+    >>> each["best_fit"].rows, each["best_fit"].padding, each["padded"].padding
+    (2, 2, 6)
+    """
+    count, tokens = len(places), int(places.sum())
+    rows = {"best_fit": rows_needed(places, context), "padded": count}
+    return {
+        name: Packed(name, made, tokens, made * context - tokens, 0, count, cut=0)
+        for name, made in rows.items()
+    }
+
+
 def packed_by_each(
     first_token: NDArray[np.int64], tokens: NDArray[np.int64], context: int
 ) -> dict[str, Packed]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wellfit.errors import DataError
 from wellfit.records import Shard
@@ -36,6 +37,41 @@ class TokenDocument:
     """UTF-8 bytes of its cleaned text."""
     tokens: Sequence[int]
     """Its ids, without separator."""
+    labels: Sequence[int] | None = None
+    """Of an example: what is asked at each of its tokens. It then stands as it is, without a
+    separator in front."""
+    source: Sequence[int] | None = None
+    """Of an example: what is read beside its tokens."""
+
+
+BESIDE = {"labels": "<i4", "source": ""}
+"""What may stand beside the tokens of a shard, in `NAME.labels.bin` and `NAME.source.bin`, and the
+type of its entries: empty is that of tokens."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A file of numbers as it grows."""
+
+    path: Path
+    kind: np.dtype[Any]
+    file: BinaryIO
+    digest: Any = field(default_factory=hashlib.sha256)
+    count: int = 0
+
+    def add(self, numbers: NDArray[Any]) -> None:
+        raw = numbers.astype(self.kind, copy=False).tobytes()
+        self.file.write(raw)
+        self.digest.update(raw)
+        self.count += len(numbers)
+
+    def finish(self) -> dict[str, Any]:
+        """It takes its name; what the index says of it."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        self.path.with_name(f"{self.path.name}.writing").rename(self.path)
+        return {"count": self.count, "sha256": self.digest.hexdigest()}
 
 
 @dataclass(slots=True)
@@ -44,9 +80,9 @@ class _Open:
 
     name: str
     split: str
-    file: BinaryIO
-    digest: Any
-    tokens: int = 0
+    folder: Path
+    kind: np.dtype[Any]
+    streams: dict[str, _Stream] = field(default_factory=dict)
     columns: dict[str, list[Any]] = field(
         default_factory=lambda: {
             "id": [],
@@ -56,6 +92,47 @@ class _Open:
             "domain": [],
         }
     )
+
+    def stream(self, name: str) -> _Stream:
+        """One of its files, `tokens` or what stands beside them, begun where it is not yet."""
+        if name not in self.streams:
+            path = self.folder / file_name(self.name, name)
+            kind = np.dtype(BESIDE.get(name) or self.kind)
+            file = path.with_name(f"{path.name}.writing").open("wb")
+            self.streams[name] = _Stream(path, kind, file)
+        return self.streams[name]
+
+    def add(self, document: TokenDocument, ids: NDArray[Any]) -> None:
+        tokens = self.stream("tokens")
+        row = (document.id, tokens.count, len(ids), document.bytes, document.domain)
+        for column, value in zip(self.columns.values(), row, strict=False):
+            column.append(value)
+        tokens.add(ids)
+        if document.labels is not None:
+            assert len(document.labels) == len(ids)
+            self.stream("labels").add(np.asarray(document.labels, np.int64))
+        if document.source is not None:
+            source = self.stream("source")
+            self.columns.setdefault("source_first", []).append(source.count)
+            self.columns.setdefault("source_tokens", []).append(len(document.source))
+            source.add(np.asarray(document.source, np.int64))
+
+    @property
+    def tokens(self) -> int:
+        return self.streams["tokens"].count if self.streams else 0
+
+    def close(self) -> None:
+        for stream in self.streams.values():
+            stream.file.close()
+
+
+def file_name(shard: str, stream: str) -> str:
+    """A shard and one of its streams → the file's name.
+
+    >>> file_name("train-00000", "tokens"), file_name("train-00000", "labels")
+    ('train-00000.bin', 'train-00000.labels.bin')
+    """
+    return f"{shard}.bin" if stream == "tokens" else f"{shard}.{stream}.bin"
 
 
 def write(
@@ -76,7 +153,7 @@ def write(
     kind = np.dtype("<u2") if vocabulary_size < 65_536 else np.dtype("<u4")
     target = folder / "shards"
     index = folder / "shards.json"
-    finished: list[tuple[Shard, dict[str, list[Any]]]] = []
+    finished: list[_Finished] = []
     opened: dict[str, _Open] = {}
     counts = dict.fromkeys(SPLITS, 0)
     try:
@@ -85,28 +162,24 @@ def write(
         for stale in target.iterdir():
             stale.unlink()
         for document in documents:
-            ids = np.empty(len(document.tokens) + 1, kind)
-            ids[0], ids[1:] = separator, document.tokens
+            if document.labels is None:
+                ids = np.empty(len(document.tokens) + 1, kind)
+                ids[0], ids[1:] = separator, document.tokens
+            else:
+                ids = np.asarray(document.tokens, kind)
             shard = opened.get(document.split)
             if shard and (shard.tokens + len(ids)) * kind.itemsize > shard_bytes:
-                finished.append(_finish(target, shard))
+                finished.append(_finish(shard))
                 del opened[document.split]
                 shard = None
             if shard is None:
                 name = f"{document.split}-{counts[document.split]:05d}"
                 counts[document.split] += 1
-                file = (target / f"{name}.bin.writing").open("wb")
-                shard = _Open(name, document.split, file, hashlib.sha256())
+                shard = _Open(name, document.split, target, kind)
                 opened[document.split] = shard
-            raw = ids.tobytes()
-            shard.file.write(raw)
-            shard.digest.update(raw)
-            row = (document.id, shard.tokens, len(ids), document.bytes, document.domain)
-            for column, value in zip(shard.columns.values(), row, strict=True):
-                column.append(value)
-            shard.tokens += len(ids)
-        finished += [_finish(target, opened[split]) for split in sorted(opened)]
-        finished.sort(key=lambda pair: (SPLITS.index(pair[0].split), pair[0].name))
+            shard.add(document, ids)
+        finished += [_finish(opened[split]) for split in sorted(opened)]
+        finished.sort(key=lambda one: (SPLITS.index(one.shard.split), one.shard.name))
         _write_index(index, finished, vocabulary_size, separator, tokenizer_sha256, kind)
     except OSError as fault:
         raise DataError(
@@ -117,25 +190,30 @@ def write(
         ) from fault
     finally:
         for shard in opened.values():
-            shard.file.close()
-    return tuple(shard for shard, _ in finished)
+            shard.close()
+    return tuple(one.shard for one in finished)
 
 
-def _finish(target: Path, shard: _Open) -> tuple[Shard, dict[str, list[Any]]]:
-    shard.file.flush()
-    os.fsync(shard.file.fileno())
-    shard.file.close()
-    path = target / f"{shard.name}.bin"
-    path.with_name(f"{shard.name}.bin.writing").rename(path)
-    record = Shard(
-        shard.name, shard.split, shard.tokens, len(shard.columns["id"]), shard.digest.hexdigest()
-    )
-    return record, shard.columns
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """A shard that stands whole."""
+
+    shard: Shard
+    columns: dict[str, list[Any]]
+    beside: dict[str, Any]
+
+
+def _finish(opened: _Open) -> _Finished:
+    told = {name: stream.finish() for name, stream in opened.streams.items()}
+    tokens = told.pop("tokens")
+    documents = len(opened.columns["id"])
+    shard = Shard(opened.name, opened.split, tokens["count"], documents, tokens["sha256"])
+    return _Finished(shard, opened.columns, told)
 
 
 def _write_index(
     index: Path,
-    finished: list[tuple[Shard, dict[str, list[Any]]]],
+    finished: list[_Finished],
     vocabulary_size: int,
     separator: int,
     tokenizer_sha256: str,
@@ -143,13 +221,14 @@ def _write_index(
 ) -> None:
     shards = [
         {
-            "name": shard.name,
-            "split": shard.split,
-            "tokens": shard.tokens,
-            "sha256": shard.sha256,
-            "documents": columns,
+            "name": one.shard.name,
+            "split": one.shard.split,
+            "tokens": one.shard.tokens,
+            "sha256": one.shard.sha256,
+            "documents": one.columns,
+            **({"beside": one.beside} if one.beside else {}),
         }
-        for shard, columns in finished
+        for one in finished
     ]
     head = {
         "format_version": FORMAT_VERSION,
@@ -194,14 +273,12 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def check_sizes(folder: Path, index: dict[str, Any]) -> None:
     """Corpus folder and its index → nothing; DataError names a shard that is missing or cut."""
-    for shard in index["shards"]:
-        path = folder / "shards" / f"{shard['name']}.bin"
-        expected = shard["tokens"] * index["token_bytes"]
+    for path, expected, _ in _files(folder, index):
         found = path.stat().st_size if path.is_file() else None
         if found != expected:
             state = "is missing" if found is None else f"has {found} bytes instead of {expected}"
             raise DataError(
-                f"shard {shard['name']} {state}",
+                f"shard {path.stem} {state}",
                 where=str(path),
                 way_out="Build the corpus again; finished parts of the build are kept.",
             )
@@ -210,18 +287,27 @@ def check_sizes(folder: Path, index: dict[str, Any]) -> None:
 def check_digests(folder: Path, index: dict[str, Any]) -> None:
     """Corpus folder and its index → nothing; DataError names a shard whose bytes have changed."""
     check_sizes(folder, index)
-    for shard in index["shards"]:
-        path = folder / "shards" / f"{shard['name']}.bin"
+    for path, _, sha256 in _files(folder, index):
         digest = hashlib.sha256()
         for block in _blocks(path):
             digest.update(block)
-        if digest.hexdigest() != shard["sha256"]:
+        if digest.hexdigest() != sha256:
             raise DataError(
-                f"shard {shard['name']} is damaged: its SHA-256 is {digest.hexdigest()[:12]}…, "
-                f"shards.json says {shard['sha256'][:12]}…",
+                f"shard {path.stem} is damaged: its SHA-256 is {digest.hexdigest()[:12]}…, "
+                f"shards.json says {sha256[:12]}…",
                 where=str(path),
                 way_out="Build the corpus again; finished parts of the build are kept.",
             )
+
+
+def _files(folder: Path, index: dict[str, Any]) -> Iterator[tuple[Path, int, str]]:
+    """Every file of the shards: where it stands, its bytes, its digest."""
+    for shard in index["shards"]:
+        tokens = {"count": shard["tokens"], "sha256": shard["sha256"]}
+        for name, told in {"tokens": tokens, **shard.get("beside", {})}.items():
+            size = np.dtype(BESIDE[name]).itemsize if BESIDE.get(name) else index["token_bytes"]
+            path = folder / "shards" / file_name(shard["name"], name)
+            yield path, told["count"] * size, told["sha256"]
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

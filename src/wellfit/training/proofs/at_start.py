@@ -36,6 +36,7 @@ def at_start(setup: Setup, state: State) -> Generator[Record, None, bool]:
             document_mask=section.document_mask,
             micro_batch=section.micro_batch,
             separator=getattr(setup.batches, "separator", None),
+            separated=getattr(setup.batches, "separated", True),
             step=step,
             pretrained=bool(getattr(setup.model, "pretrained", False)),
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wellfit.data.batches import IGNORED
+from wellfit.model.span import choices
 from wellfit.training.proofs.ground import (
     Answer,
     Ground,
@@ -15,6 +16,7 @@ from wellfit.training.proofs.ground import (
     failed,
     not_assessed,
     passed,
+    predicts,
 )
 
 if TYPE_CHECKING:
@@ -41,9 +43,12 @@ def first_loss(ground: Ground) -> Answer:
     that says nothing about the scale; those places, and the token's own logit, are left out. Of
     trained weights only the implausibly low side is judged.
     """
+    kind = predicts(ground.model)
+    if kind != "tokens":
+        return _among_few(ground, kind)
     reading, losses = ground.losses(ground.labels)
     labels = ground.labels[:, reading.places]
-    supervised = ground.labels != IGNORED
+    supervised = ground.labels >= 0
     if not bool(supervised.any()):
         return not_assessed("No token of the first rows has a label.")
     loss = float(losses[supervised].mean())
@@ -64,7 +69,7 @@ def first_loss(ground: Ground) -> Answer:
         return passed(f"{figures}. These weights are trained: only far too low would tell.", **told)
 
     tokens = ground.tokens[:, reading.places]
-    apart = (labels != IGNORED) & (labels != tokens)
+    apart = (labels >= 0) & (labels != tokens)
     if not bool(apart.any()):
         return not_assessed(f"{figures}; every label of the first rows repeats its token.", **told)
     seen, expected, spread = _expected(reading.logits[apart], tokens[apart], labels[apart])
@@ -93,6 +98,41 @@ def first_loss(ground: Ground) -> Answer:
     if loss > uniform + ABOVE:
         text += " The tied matrix at first expects every token to repeat itself; that passes."
     return passed(text, **told)
+
+
+def _among_few(ground: Ground, kind: str) -> Answer:
+    """The first loss of a head for classes or a span: near that of guessing among its choices.
+
+    Labels that few choices have are met by chance, so a loss below says little; above it by a nat,
+    weights are drawn too large, as for tokens.
+    """
+    _, losses = ground.losses(ground.labels)
+    asked = ground.labels >= 0
+    if not bool(asked.any()):
+        return not_assessed("Nothing is asked in the first rows.")
+    loss = float(losses[asked].mean())
+    uniform = math.log(ground.outputs) if kind == "classes" else _ln_places(ground.labels)
+    told: dict[str, Any] = {"loss": loss, "uniform": uniform, "fresh": ground.fresh}
+    figures = f"{loss:.3f} nats an answer; guessing costs {uniform:.3f}"
+    if not math.isfinite(loss):
+        return failed("loss_not_finite", f"The first loss is {loss}.", **told)
+    if ground.fresh and loss > uniform + ABOVE:
+        return failed(
+            "init_big",
+            f"{figures}. Fresh weights should begin there, not {loss - uniform:.1f} nats above.",
+            **told,
+        )
+    return passed(f"{figures}.", **told)
+
+
+def _ln_places(labels: Tensor) -> float:
+    """Labels of spans [R, T] in; the mean over answers of ln of the places to choose from out."""
+    import torch
+
+    number = choices(labels)
+    inside = labels != IGNORED
+    places = torch.bincount(number[inside])
+    return float(places[number[labels >= 0]].double().log().mean())
 
 
 def _expected(logits: Tensor, tokens: Tensor, labels: Tensor) -> tuple[float, float, float]:
@@ -130,7 +170,7 @@ def _concentration(batches: tuple[Batch, ...]) -> float:
 
 
 def _frequencies(batches: tuple[Batch, ...]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    labels = np.concatenate([batch.labels[batch.labels != IGNORED] for batch in batches])
+    labels = np.concatenate([batch.labels[batch.labels >= 0] for batch in batches])
     _, counts = np.unique(labels, return_counts=True)
     shares: np.ndarray[Any, np.dtype[np.float64]] = counts / max(1, counts.sum())
     return shares

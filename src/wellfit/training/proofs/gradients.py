@@ -8,7 +8,15 @@ from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from wellfit.training.proofs.ground import Answer, Ground, failed, in_float32, passed
+from wellfit.data.batches import CANDIDATE, IGNORED
+from wellfit.training.proofs.ground import (
+    Answer,
+    Ground,
+    failed,
+    in_float32,
+    passed,
+    predicts,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,8 +126,7 @@ def _backward(ground: Ground, tokens: Tensor) -> dict[str, float]:
     model = ground.model
     model.train(True)
     model.dropout_key(ground.seed, 0, 0)
-    # A row of one token still needs a label.
-    labels = tokens.roll(-1, dims=1)
+    labels = _labels(tokens, predicts(model), ground.outputs)
     more = ground.beside(tokens, packed=False)
     losses = model.token_loss(model.hidden(tokens, **more), labels)
     objective = losses.sum() / labels.numel() + model.auxiliary_loss()
@@ -136,6 +143,21 @@ def _backward(ground: Ground, tokens: Tensor) -> dict[str, float]:
         for parameter in parameters.values():
             parameter.grad = None
     return dict(zip(parameters, values, strict=True))
+
+
+def _labels(tokens: Tensor, kind: str, outputs: int) -> Tensor:
+    """Tokens [R, T], what is predicted and among how many in; labels [R, T] that ask everything.
+
+    A row of one token still needs a label: its last place is asked for its first token.
+    """
+    import torch
+
+    if kind != "span":
+        return tokens.roll(-1, dims=1) % outputs
+    labels = torch.full_like(tokens, CANDIDATE)
+    labels[:, 0] = IGNORED  # rows are apart
+    labels[:, 1:2], labels[:, -1] = 0, 1
+    return labels
 
 
 def _named(names: list[str]) -> str:

@@ -86,12 +86,17 @@ class Ground:
     positions: Tensor
     segments: Tensor
     vocabulary: int
+    """Entries that tokens have."""
+    outputs: int
+    """Logits of a place: as many, or those of a head for something else."""
     seed: int
     step: int
     fresh: bool
     """Weights are as they were drawn: no step has been made, and they come from nowhere else."""
     document_mask: bool
     separator: int | None
+    separated: bool = True
+    """Whether a separator stands only where a document begins."""
     source: Source | None = None
     """What the rows are made from, of an encoder-decoder: ids, positions, segments [R, S]."""
     scan: dict[int, float] = field(default_factory=dict)
@@ -179,7 +184,7 @@ class Ground:
         import torch
 
         rows, length = hidden.shape[:2]
-        count = max(1, min(length, LOGIT_NUMBERS // (rows * self.vocabulary)))
+        count = max(1, min(length, LOGIT_NUMBERS // (rows * self.outputs)))
         places = torch.linspace(0, length - 1, count, device=hidden.device).round().long()
         with torch.no_grad():
             logits = self.model.logits(hidden if count == length else hidden[:, places])
@@ -270,6 +275,11 @@ def in_float32(model: LanguageModel) -> Iterator[None]:
         yield
     finally:
         model.compute_dtype = before
+
+
+def predicts(model: LanguageModel) -> str:
+    """A model in; what its logits are of, as it says itself: tokens, classes or a span, out."""
+    return str(getattr(model, "predicts", "") or "tokens")
 
 
 def mixes(model: LanguageModel) -> str:

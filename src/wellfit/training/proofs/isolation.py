@@ -232,7 +232,7 @@ def packing_isolation(ground: Ground) -> Answer:
         return not_assessed(f"The model says that its documents may see each other: {reason}.")
     if ground.length < 3:
         return not_assessed("Rows are too short to hold several documents.")
-    if ground.separator is not None and not borders_stand(ground.batches, ground.separator):
+    if not borders_stand(ground.batches, ground.separator if ground.separated else None):
         return failed(
             "segments_wrong",
             "Segments or positions of the batches do not begin anew where a document begins.",
@@ -313,11 +313,17 @@ def _source_of(ground: Ground, rows: slice) -> Source | None:
     )
 
 
-def borders_stand(batches: tuple[Batch, ...], separator: int) -> bool:
-    """Batches in; whether each document of a row has a segment and positions of its own out."""
+def borders_stand(batches: tuple[Batch, ...], separator: int | None) -> bool:
+    """Batches in; whether each document of a row has a segment and positions of its own out.
+
+    Documents begin where their number changes, and at each separator, where these stand only there.
+    """
     for batch in batches:
         real = batch.documents[:, 1:] >= 0
-        begins = (batch.tokens[:, 1:] == separator) & real
+        begins = batch.documents[:, 1:] != batch.documents[:, :-1]
+        if separator is not None:
+            begins |= batch.tokens[:, 1:] == separator
+        begins &= real
         new = batch.segments[:, 1:] != batch.segments[:, :-1]
         restarted = batch.positions[:, 1:] == 0
         if np.any(begins & ~(new & restarted)):

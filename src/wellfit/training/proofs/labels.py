@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wellfit.data.batches import IGNORED
 from wellfit.training.proofs.ground import (
     Answer,
     Ground,
@@ -20,6 +19,7 @@ from wellfit.training.proofs.ground import (
     looks_ahead,
     not_assessed,
     passed,
+    predicts,
 )
 
 if TYPE_CHECKING:
@@ -43,15 +43,15 @@ def supervised_tokens(ground: Ground) -> Answer:
 
     Counted in the next batches, whole.
     """
-    shares = [float(np.mean(batch.labels != IGNORED)) for batch in ground.batches]
+    shares = [float(np.mean(batch.labels >= 0)) for batch in ground.batches]
     told: dict[str, Any] = {"shares": shares}
-    outside = largest_id(ground.batches)
-    if outside >= ground.vocabulary:
+    if (outside := ids_outside(ground)) is not None:
+        what, largest, entries = outside
         return failed(
             "ids_outside",
-            f"Token {outside:,} stands in the batches, and the model has {ground.vocabulary:,} "
-            f"entries, 0 to {ground.vocabulary - 1:,}.",
-            largest=outside,
+            f"{what} {largest:,} stands in the batches, and the model has {entries:,} entries, 0 "
+            f"to {entries - 1:,}.",
+            largest=largest,
             **told,
         )
     for number, share in enumerate(shares):
@@ -62,7 +62,7 @@ def supervised_tokens(ground: Ground) -> Answer:
                 "nothing to learn from.",
                 **told,
             )
-    padded = sum(int(np.sum((b.documents < 0) & (b.labels != IGNORED))) for b in ground.batches)
+    padded = sum(int(np.sum((b.documents < 0) & (b.labels >= 0))) for b in ground.batches)
     if padded:
         return failed(
             "pad_in_loss",
@@ -73,6 +73,8 @@ def supervised_tokens(ground: Ground) -> Answer:
     words = " and ".join(f"{share:.1%}" for share in shares)
     text = f"{words} of the tokens of the first {_count(len(shares), 'batch', 'batches')} have a "
     text += "label"
+    if predicts(ground.model) != "tokens":
+        return passed(f"{text}.", **told)
     if ground.separator is None:
         return passed(f"{text}; which token ends a document is not known.", **told)
     ends = sum(int(np.sum(_ends(batch, ground.separator))) for batch in ground.batches)
@@ -91,9 +93,18 @@ def supervised_tokens(ground: Ground) -> Answer:
     return passed(f"{text}{more}.", **told)
 
 
-def largest_id(batches: tuple[Batch, ...]) -> int:
-    """Batches in; the largest token or label of them out."""
-    return max(int(max(batch.tokens.max(), batch.labels.max())) for batch in batches)
+def ids_outside(ground: Ground) -> tuple[str, int, int] | None:
+    """A ground in; the largest token or label that the model has no entry for, and its entries out.
+
+    Tokens are looked up, labels are compared with logits; None where all of them fit.
+    """
+    batches = ground.batches
+    read = [b.tokens for b in batches] + [b.source.tokens for b in batches if b.source is not None]
+    largest = {
+        "Token": (max(int(tokens.max()) for tokens in read), ground.vocabulary),
+        "Label": (max(int(batch.labels.max()) for batch in batches), ground.outputs),
+    }
+    return next(((what, *one) for what, one in largest.items() if one[0] >= one[1]), None)
 
 
 def _ends(batch: Batch, separator: int) -> Any:
@@ -112,10 +123,14 @@ def label_offset(ground: Ground) -> Answer:
     Where tokens see later ones, labels are tokens that were hidden: then the batches must not show
     them all, and no scan is made.
     """
-    masked = bool(looks_ahead(ground.model))
+    kind = predicts(ground.model)
+    if kind == "span":
+        return not_assessed("A span is chosen among places, and its labels are no tokens.")
+    masked = kind == "tokens" and bool(looks_ahead(ground.model))
     if masked and (answer := _labels_stand_open(ground.batches)):
         return answer
-    shares = dict.fromkeys(OFFSETS) if masked else match_shares(ground.batches)
+    plain = kind == "tokens" and not masked
+    shares = match_shares(ground.batches) if plain else dict.fromkeys(OFFSETS)
     told: dict[str, Any] = {"matches": {str(o): s for o, s in shares.items() if s is not None}}
     if shares[1] is not None and shares[1] < 1:
         best = max(OFFSETS, key=lambda offset: shares[offset] or 0.0)
@@ -159,6 +174,8 @@ def label_offset(ground: Ground) -> Answer:
             "Labels are hidden from the input, and the loss of a place is that of its label.",
             **told,
         )
+    if kind == "classes":
+        return passed("Labels are classes, and the loss of a place is that of its label.", **told)
     if shares[1] is None:
         return not_assessed(
             "The batches do not show it: no label has its next token in the same row.", **told
@@ -172,7 +189,7 @@ def label_offset(ground: Ground) -> Answer:
 
 def _labels_stand_open(batches: tuple[Batch, ...]) -> Answer | None:
     """Batches of masked tokens in; what is wrong where every label stands in the input, out."""
-    labelled = [batch.labels != IGNORED for batch in batches]
+    labelled = [batch.labels >= 0 for batch in batches]
     count = sum(int(np.sum(where)) for where in labelled)
     same = [b.labels[w] == b.tokens[w] for b, w in zip(batches, labelled, strict=True)]
     seen = sum(int(np.sum(one)) for one in same)
@@ -196,7 +213,7 @@ def match_shares(batches: tuple[Batch, ...]) -> dict[int, float | None]:
     for batch in batches:
         length = batch.tokens.shape[1]
         places = np.arange(length)
-        inside = (batch.labels != IGNORED) & (places < length - 1)
+        inside = (batch.labels >= 0) & (places < length - 1)
         inside[:, :-1] &= batch.segments[:, :-1] == batch.segments[:, 1:]
         for offset in OFFSETS:
             there = places + offset
@@ -213,7 +230,7 @@ def _pairing(ground: Ground) -> dict[int, float]:
     At offset k the logits of place t meet the label of place t + k; 0 is right. Every place of
     the probe is labelled with a random token: what the data's labels are does not matter here.
     """
-    labels = ground.other_tokens(ground.tokens, salt=11)
+    labels = ground.other_tokens(ground.tokens, salt=11) % ground.outputs
     reading, losses = ground.losses(labels)
     if losses.shape != labels.shape:
         raise UnsettledError(f"token_loss gives {tuple(losses.shape)}, not {tuple(labels.shape)}")

@@ -23,11 +23,12 @@ from wellfit.training.proofs.ground import (
     UnsettledError,
     looks_ahead,
     not_assessed,
+    predicts,
 )
 from wellfit.training.proofs.isolation import batch_versus_single, causality, packing_isolation
 from wellfit.training.proofs.labels import (
+    ids_outside,
     label_offset,
-    largest_id,
     offset_scan,
     supervised_tokens,
 )
@@ -57,6 +58,7 @@ def prove(
     document_mask: bool,
     micro_batch: int,
     separator: int | None = None,
+    separated: bool = True,
     step: int = 0,
     pretrained: bool = False,
 ) -> Iterator[Proof]:
@@ -64,7 +66,8 @@ def prove(
 
     Gives one Proof for every name in PROOFS, at step 0; after a resume (`step` > 0) those in
     AFTER_RESUME. At most `micro_batch` rows share a pass. `separator` is the token before each
-    document, where there is one; `pretrained` says that the weights come from elsewhere.
+    document, where there is one, and `separated` says that it stands nowhere else; `pretrained`,
+    that the weights come from elsewhere.
     Everything is measured before the first proof is given out: by then the model is as it was.
     """
     names = [name for name in PROOFS if step == 0 or name in AFTER_RESUME]
@@ -73,14 +76,15 @@ def prove(
         try:
             ground = _ground(
                 model, batches, optimizers, seed, device, document_mask, micro_batch, separator,
-                step, pretrained,
+                separated, step, pretrained,
             )  # fmt: skip
         except Exception as error:
             answers = dict.fromkeys(names, _not_made(error))
         else:
             # Ids that the model does not have stop every pass.
-            sound = largest_id(ground.batches) < ground.vocabulary
-            if sound and (pretrained or step >= TRAINED) and not looks_ahead(model):
+            sound = ids_outside(ground) is None
+            asked = predicts(model) == "tokens" and not looks_ahead(model)
+            if sound and asked and (pretrained or step >= TRAINED):
                 ground = replace(ground, scan=_scan(ground))
             for name in names:
                 if name == "supervised_tokens" or (sound and name in AS_THEY_ARE):
@@ -107,6 +111,7 @@ def _ground(
     document_mask: bool,
     micro_batch: int,
     separator: int | None,
+    separated: bool,
     step: int,
     pretrained: bool,
 ) -> Ground:
@@ -131,7 +136,9 @@ def _ground(
         nothing = torch.zeros((1, 1), dtype=torch.long, device=device)
         more: Beside = {} if source is None else {"source": (nothing, None, None)}
         one = model.hidden(nothing, **more)
-        vocabulary = int(model.logits(one).shape[-1])
+        outputs = int(model.logits(one).shape[-1])
+    known = getattr(model, "vocabulary_size", outputs)
+    vocabulary = outputs if predicts(model) == "tokens" else int(known)
     return Ground(
         model=model,
         optimizers=optimizers,
@@ -141,11 +148,13 @@ def _ground(
         positions=positions,
         segments=segments,
         vocabulary=vocabulary,
+        outputs=outputs,
         seed=seed,
         step=step,
         fresh=step == 0 and not pretrained,
         document_mask=document_mask,
         separator=separator,
+        separated=separated,
         source=source,
     )
 

@@ -1,0 +1,44 @@
+"""A text as a person types it → what the run's model is given, so that it writes on, or answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wellfit.data.corpus import Corpus
+from wellfit.data.examples.encode import read_before, source_ids
+from wellfit.errors import RunError
+from wellfit.generation.prompts import Prompt, continuing
+from wellfit.recipe.schema import Recipe
+from wellfit.run.vocabulary import marks_of
+
+if TYPE_CHECKING:
+    from wellfit.data.tokens.tokenizer import Tokenizer
+
+
+def prompt_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, text: str) -> Prompt:
+    """A recipe, its corpus and tokenizer, and a text → the prompt.
+
+    A model of `data.examples` reads it as the source of an example, with nothing of the target;
+    any other one as the beginning of a document. Raises RunError where the model writes no text.
+    """
+    refuse_without_text(recipe)
+    examples = recipe.data.examples
+    if examples is None:
+        sentinels = marks_of(recipe, corpus).sentinels
+        encoded = tokenizer.encode(text)
+        return continuing(encoded, separator=tokenizer.separator, sentinels=sentinels)
+    separator = tokenizer.separator
+    source = source_ids(tokenizer.encode(read_before(text)), separator, examples)
+    if examples.apart:
+        return Prompt((separator,), (separator,), tuple(source))
+    return Prompt(tuple(source), (separator,))
+
+
+def refuse_without_text(recipe: Recipe) -> None:
+    """Raise RunError where the model's head gives classes or a span."""
+    if recipe.model.head != "tokens":
+        raise RunError(
+            f"the model's head gives {'a span' if recipe.model.head == 'span' else 'classes'}, "
+            "and no text",
+            way_out="Ask it with `wellfit predict RUN`.",
+        )
