@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         generate,
         load_recipe,
         lr_find,
+        predict,
         train,
     )
     from wellfit.errors import WellfitError
@@ -38,11 +39,21 @@ __all__ = [
     "generate",
     "load_recipe",
     "lr_find",
+    "predict",
     "train",
 ]
 
 _HOME = dict.fromkeys(
-    ("coord_check", "diagnose", "evaluate", "generate", "load_recipe", "lr_find", "train"),
+    (
+        "coord_check",
+        "diagnose",
+        "evaluate",
+        "generate",
+        "load_recipe",
+        "lr_find",
+        "predict",
+        "train",
+    ),
     "wellfit.api",
 )
 _HOME["WellfitError"] = "wellfit.errors"

@@ -5,7 +5,7 @@ Heavy rooms are imported inside each function, so that `diagnose` never loads to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wellfit.run.conclude import Outcome
     from wellfit.run.coord_check import Coordinates
     from wellfit.run.lr_find import RateAdvice
+    from wellfit.run.predict import Prediction
 
 
 def load_recipe(path: str | Path, changes: Iterable[str] = ()) -> Recipe:
@@ -122,6 +123,21 @@ def evaluate(run: str | Path, split: str = "test", *, checkpoint: str | int = ""
     from wellfit.run.weights import evaluate_run
 
     return evaluate_run(Path(run), split, str(checkpoint))
+
+
+def predict(
+    run: str | Path, rows: Iterable[Mapping[str, object]], *, checkpoint: str | int = ""
+) -> list[Prediction]:
+    """A run whose model names classes or points at answers, and rows → what it says to each.
+
+    A row has the columns of the run's examples, without the answer: `{"text": …}`, or
+    `{"question": …, "context": …}`. Raises RunError where the model writes text, and DataError
+    for a row that is no example.
+    """
+    from wellfit.run.predict import predict_rows
+
+    placed = ((f"row {number}", row) for number, row in enumerate(rows))
+    return list(predict_rows(Path(run), placed, str(checkpoint)))
 
 
 def generate(

@@ -59,6 +59,7 @@ for door in (
     training.train,
     results.evaluate,
     results.generate,
+    results.predict,
     diagnosis.diagnose,
     results.report,
     training.init,

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from run_guests import VOCABULARY, guest_recipe, write_tokens
 from run_settings import RECIPE, observe_corpus, observe_training, write_documents
+from run_settings_examples import EXAMPLES
 from run_settings_guests import GUESTS
 
 from wellfit.data.corpus import Corpus
@@ -348,7 +349,7 @@ def test_no_setting_of_the_schema_is_left_out() -> None:
     """Break: add a setting to the schema."""
     leaves = {one.path for one in settings() if one.form != "section"}
     tested = {f"data.{path}" for path in DATA} | {path.split()[0] for path in TRAINING}
-    tested |= GUESTS.keys() | PLACES | BEFORE
+    tested |= GUESTS.keys() | EXAMPLES.keys() | PLACES | BEFORE
     assert leaves == tested
     for kind in OPTIMIZERS.keys() - {"muon"}:
         own = {

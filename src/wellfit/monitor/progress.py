@@ -283,10 +283,11 @@ def sentence(record: Record) -> str:
     'step 7: stopped. Ctrl-C was pressed.'
     """
     if isinstance(record, Evaluated):
+        bits = f"{_bits(record.bits_per_byte)}, " if record.exact is None else ""
+        exact = "" if record.exact is None else f", {record.exact:.1%} of the examples all right"
         return (
             f"step {record.step}: {printable(record.split)} loss {record.loss:.4f} "
-            f"± {record.loss_se:.4f}, {_bits(record.bits_per_byte)}, "
-            f"accuracy {record.accuracy:.1%}"
+            f"± {record.loss_se:.4f}, {bits}accuracy {record.accuracy:.1%}{exact}"
         )
     if isinstance(record, Sampled):
         text = printable(record.prompt + record.text)

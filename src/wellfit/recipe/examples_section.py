@@ -77,7 +77,8 @@ class Examples(Section):
     source_max_len: int = Field(
         0,
         ge=0,
-        description="Tokens of a source (or text) that are kept, from its beginning; 0 keeps all.",
+        description="answer, classification: tokens of a source or text that are kept, from its "
+        "beginning; 0 keeps all.",
     )
     target_max_len: int = Field(
         0,
@@ -117,6 +118,7 @@ class Examples(Section):
         ]
         of_answer = ("apart", "train_on_source", "target_max_len")
         idle += [name for name in of_answer if getattr(self, name) and self.task != "answer"]
+        idle += ["source_max_len"] if self.source_max_len and self.task == "span" else []
         if self.task == "classification" and self.columns.domain:
             idle.append("columns.domain")
         if self.task != "classification" and self.classes:

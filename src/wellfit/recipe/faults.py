@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from wellfit.recipe import names
-from wellfit.recipe.schema import OPTIMIZERS, Recipe
+from wellfit.recipe.schema import OPTIMIZERS, Examples, Recipe
 from wellfit.recipe.settings import Setting, setting_at, settings
 from wellfit.recipe.sizes import fill
 from wellfit.recipe.yaml_lines import Place, dotted
@@ -57,6 +57,9 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
             "rotary_share",
             "kind",
             "encoder_layers",
+            "head",
+            "classes",
+            "tie_embeddings",
         )
     ),
     ("model", "experts"): (("model", "experts", "count"), ("model", "experts", "active")),
@@ -71,7 +74,10 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
             "beta_slow",
         )
     ),
-    ("data",): (("data", "sources"), ("data", "tokens")),
+    ("data",): tuple(("data", key) for key in ("sources", "tokens", "examples", "packing")),
+    ("data", "examples"): tuple(
+        ("data", "examples", key) for key in Examples.model_fields if key != "train"
+    ),
     ("data", "tokens"): tuple(
         ("data", "tokens", key)
         for key in (
@@ -85,7 +91,9 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
         )
     ),
     ("data", "split"): (("data", "split", "validation"), ("data", "split", "test")),
-    ("train",): (("train", "loss"), ("train", "label_smoothing"), ("train", "z_loss")),
+    ("train",): tuple(
+        ("train", key) for key in ("loss", "label_smoothing", "z_loss", "class_weights")
+    ),
     ("train", "budget"): tuple(
         ("train", "budget", key) for key in ("steps", "tokens", "epochs", "minutes")
     ),
@@ -103,6 +111,14 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
         ("model", "kind"),
         ("train", "document_mask"),
         ("train", "best_by"),
+        ("train", "class_weights"),
+        ("train", "loss"),
+        ("train", "label_smoothing"),
+        ("train", "z_loss"),
+        ("model", "head"),
+        ("model", "classes"),
+        ("data", "packing"),
+        *(("data", "examples", key) for key in ("task", "classes", "apart", "longest")),
         *(
             ("train", "objective", key)
             for key in ("kind", "share", "mask_share", "random_share", "span_length")

@@ -65,6 +65,11 @@ def refuse_misfits(data: Data, model: Model, train: Train) -> None:
                 f"model.head {model.head} learns from data.examples, and the recipe has none; try "
                 "model.head tokens"
             )
+        if train.best_by.endswith(".exact"):
+            raise ValueError(
+                f"train.best_by {train.best_by} is the share of examples that are answered "
+                "rightly, and the recipe has none; try train.best_by validation.loss"
+            )
         return
     if model.head != HEADS[examples.task]:
         raise ValueError(

@@ -5,8 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-LOWER_IS_BETTER = {"loss": True, "perplexity": True, "bits_per_byte": True, "accuracy": False}
-"""Every score of an evaluation; a domain has all of them but the perplexity."""
+LOWER_IS_BETTER = {
+    "loss": True,
+    "perplexity": True,
+    "bits_per_byte": True,
+    "accuracy": False,
+    "exact": False,
+}
+"""Every score of an evaluation; a domain has all of them but the two of OF_THE_WHOLE."""
+OF_THE_WHOLE = ("perplexity", "exact")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ def parse(text: str) -> ScoreName:
     split, _, rest = text.partition(".")
     domain, _, score = rest.rpartition(".")
     named = re.fullmatch(r"by_domain\.(.+)", domain)
-    scores = [name for name in LOWER_IS_BETTER if not domain or name != "perplexity"]
+    scores = [name for name in LOWER_IS_BETTER if not domain or name not in OF_THE_WHOLE]
     if split != "validation" or score not in scores or (domain and not named):
         listed = ", ".join(f"validation.{name}" for name in LOWER_IS_BETTER)
         raise ValueError(

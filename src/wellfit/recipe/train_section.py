@@ -164,7 +164,7 @@ class Train(Section):
     best_by: str = Field(
         "validation.loss",
         description="The score that decides which is best and when to stop early: "
-        "validation.loss, .perplexity, .bits_per_byte, .accuracy, or "
+        "validation.loss, .perplexity, .bits_per_byte, .accuracy, .exact (of examples), or "
         "validation.by_domain.DOMAIN.loss.",
     )
     restore_best: bool = Field(

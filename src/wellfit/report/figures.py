@@ -114,6 +114,28 @@ def _scores(material: Material) -> list[KeyFigure]:
             spread(last.loss_se),
             _loss_note(last.split, last.step, series),
         ),
+        *_of_texts(last),
+        KeyFigure(
+            "Accuracy",
+            share(last.accuracy, decimals=1),
+            f"± {share(last.accuracy_se, decimals=1)}" if math.isfinite(last.accuracy_se) else "",
+            _accuracy_note(last),
+        ),
+    ]
+
+
+def _accuracy_note(last: Evaluated) -> str:
+    if last.exact is not None:
+        return "labels of examples guessed right"
+    return f"{'next' if last.bits_per_byte is not None else 'hidden'} tokens guessed right"
+
+
+def _of_texts(last: Evaluated) -> list[KeyFigure]:
+    """What belongs to text; of examples, how many are answered rightly as a whole."""
+    if last.exact is not None:
+        note = "examples whose every label is guessed right"
+        return [KeyFigure("Examples right", share(last.exact, decimals=1), note=note)]
+    return [
         KeyFigure(
             "Bits per byte",
             figure(last.bits_per_byte),
@@ -123,14 +145,6 @@ def _scores(material: Material) -> list[KeyFigure]:
             else "no such number where only hidden tokens are predicted",
         ),
         KeyFigure("Perplexity", figure(last.perplexity, 1), note=_PERPLEXITY_NOTE),
-        KeyFigure(
-            "Accuracy",
-            share(last.accuracy, decimals=1),
-            f"± {share(last.accuracy_se, decimals=1)}" if math.isfinite(last.accuracy_se) else "",
-            "next tokens guessed right"
-            if last.bits_per_byte is not None
-            else "hidden tokens guessed right",
-        ),
     ]
 
 

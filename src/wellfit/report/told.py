@@ -51,6 +51,11 @@ def score_words(material: Material) -> str:
         return ""
     last = scores[0]
     right = share(last.accuracy, decimals=1)
+    if last.exact is not None:
+        return (
+            f"Of {last.documents:,} examples it has never seen it answers "
+            f"{share(last.exact, decimals=1)} wholly right, and guesses {right} of the labels."
+        )
     if last.bits_per_byte is None and last.bytes:  # an encoder, or one that writes spans
         return (
             f"On text it has never seen it guesses {right} of the tokens right that are hidden "

@@ -106,6 +106,8 @@ class Terminal:
 
 def evaluation_lines(scores: Evaluated) -> str:
     """Held-out scores → lines for a person."""
+    if scores.exact is not None:
+        return _example_lines(scores, scores.exact)
     size = f"{scores.bytes:,} bytes, " if scores.bytes else ""
     bits = "unknown: only hidden tokens are predicted"
     if not scores.bytes:
@@ -123,6 +125,23 @@ def evaluation_lines(scores: Evaluated) -> str:
     if len(scores.by_domain) > 1:
         lines += [
             f"  {printable(domain):<14} {_of_domain(scored)}"
+            for domain, scored in scores.by_domain.items()
+        ]
+    return "\n".join(lines)
+
+
+def _example_lines(scores: Evaluated, exact: float) -> str:
+    lines = [
+        f"{scores.split} split at step {scores.step}: {scores.documents:,} examples, "
+        f"{scores.tokens:,} labels",
+        f"  loss           {scores.loss:.4f} ± {scores.loss_se:.4f} nats per label",
+        f"  accuracy       {scores.accuracy:.2%} ± {scores.accuracy_se:.2%} of the labels",
+        f"  all right      {exact:.2%} of the examples",
+    ]
+    if len(scores.by_domain) > 1:
+        lines += [
+            f"  {printable(domain):<14} {scored['accuracy']:.2%} of {scored['tokens']:,.0f}, "
+            f"{scored['loss']:.4f} nats per label"
             for domain, scored in scores.by_domain.items()
         ]
     return "\n".join(lines)
@@ -224,7 +243,32 @@ def corpus_lines(corpus: Corpus) -> str:
     rejected = corpus.folder / "rejected.jsonl"
     count = rejected.read_bytes().count(b"\n") if rejected.exists() else 0
     lines.append(f"  {count:,} records could not be read" + (f": see {rejected}" if count else ""))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_lines_of_examples(corpus)])
+
+
+def _lines_of_examples(corpus: Corpus) -> list[str]:
+    """What went, what was cut, what contradicts itself, and how the classes are balanced."""
+    if not corpus.of_examples:
+        return []
+    told = corpus.report
+    lines = [
+        f"  {counts['documents']:,} left out: {printable(why)}"
+        for why, counts in told.get("dropped", {}).items()
+    ]
+    total = told.get("kept", {}).get("total", {})
+    for part in ("sources", "targets"):
+        if cut := total.get(f"{part}_cut"):
+            lines.append(f"  {cut:,} {part} cut at data.examples.{part[:-1]}_max_len")
+    if told.get("contradictory"):
+        lines.append(f"  {told['contradictory']:,} questions of train have several answers")
+    groups = told.get("by_domain", {})
+    if len(groups) > 1:
+        shares = (
+            f"{printable(name)} {counts.get('documents', 0) / max(1, total['documents']):.1%}"
+            for name, counts in groups.items()
+        )
+        lines.append("  " + ", ".join(shares))
+    return lines
 
 
 def packing_lines(packings: Mapping[str, Packed], chosen: str) -> str:

@@ -205,18 +205,27 @@ def _settled(
         for split in ("validation", "test")
         if (share := getattr(section, f"{split}_share"))
     }
-    train = _without_repeats(by_split["train"], dropped)
-    found = {split: _without_repeats(by_split[split], dropped) for split in ("validation", "test")}
+    found = {split: _without_repeats(one, dropped) for split, one in by_split.items()}
+    found["validation"] = _without(found["validation"], found["test"], "test", dropped)
+    scored = [*found["validation"], *found["test"]]
+    train = _without(found.pop("train"), scored, "validation or test", dropped)
     if shares:
         chosen = sides([one.given for one in train], [one.domain for one in train], shares)
         for side, one in zip(chosen, train, strict=True):
             if side != "train":
                 found[side].append(one)
         train = [one for side, one in zip(chosen, train, strict=True) if side == "train"]
-    scored = {one.given for split in found.values() for one in split}
-    kept = [one for one in train if one.given not in scored]
-    dropped["stands in validation or test too"] += len(train) - len(kept)
-    return {"train": kept, **found}
+    return {"train": train, **found}
+
+
+def _without(
+    examples: list[_Read], others: list[_Read], where: str, dropped: Counter[str]
+) -> list[_Read]:
+    """Examples → those that show nothing that the others show too."""
+    shown = {one.given for one in others}
+    kept = [one for one in examples if one.given not in shown]
+    dropped[f"stands in {where} too"] += len(examples) - len(kept)
+    return kept
 
 
 def _without_repeats(examples: list[_Read], dropped: Counter[str]) -> list[_Read]:
@@ -329,11 +338,11 @@ def _refuse_empty(
 
 
 def _contradictory(train: list[_Read]) -> int:
-    """How many train examples show what another one shows, and want another answer."""
+    """How many things that train examples show have several answers."""
     answers: dict[str, set[Example]] = defaultdict(set)
     for one in train:
         answers[one.given].add(one.example)
-    return sum(len(found) for found in answers.values() if len(found) > 1)
+    return sum(len(found) > 1 for found in answers.values())
 
 
 def _publish(folder: Path, scratch: Path, tokenizer_json: str) -> None:

@@ -164,46 +164,48 @@ def _paragraphs(number: int, article: Row) -> Iterator[tuple[str, Row | BadRowEr
 def _table(file: Path) -> Iterator[tuple[str, Row | BadRowError]]:
     """A table with a line of names on top; cells may hold line breaks within quotes."""
     limit = csv.field_size_limit(1 << 30)
+    line = 0
     try:
         with opened(file) as stream:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
             delimiter = "\t" if kind(file) == ".tsv" else ","
             rows = csv.reader(text, delimiter=delimiter, strict=True)
-            names = next(rows, None)
-            if not names:
-                raise DataError(
-                    "the file is empty", where=str(file), way_out="Take it out of the recipe."
-                )
-            twice = next((name for name in names if name and names.count(name) > 1), None)
-            if twice is not None:
-                raise DataError(
-                    f"two columns are named {twice}",
-                    where=str(file),
-                    way_out="Give every column a name of its own.",
-                )
-            try:
-                for row in rows:
-                    if not row:
-                        continue
-                    if len(row) != len(names):
-                        told = f"{len(row)} cells, and {len(names)} columns"
-                        yield f"line {rows.line_num}", BadRowError(told)
-                        continue
-                    yield f"line {rows.line_num}", dict(zip(names, row, strict=True))
-            except csv.Error as fault:
-                raise DataError(
-                    f"line {rows.line_num} is no row of a table: {fault}",
-                    where=str(file),
-                    way_out="Quote cells that hold quotes, and double these.",
-                ) from fault
-            except UnicodeDecodeError as fault:
-                raise DataError(
-                    f"it is not UTF-8: {fault.reason} behind line {rows.line_num}",
-                    where=str(file),
-                    way_out="Save it as UTF-8.",
-                ) from fault
+            names = _names(next(rows, []), file)
+            for row in rows:
+                line = rows.line_num
+                if len(row) == len(names):
+                    yield f"line {line}", dict(zip(names, row, strict=True))
+                elif row:
+                    told = f"{len(row)} cells, and {len(names)} columns"
+                    yield f"line {line}", BadRowError(told)
+    except csv.Error as fault:
+        raise DataError(
+            f"behind line {line} it is no table: {fault}",
+            where=str(file),
+            way_out="Quote cells that hold quotes, and double these.",
+        ) from fault
+    except UnicodeDecodeError as fault:
+        raise DataError(
+            f"behind line {line} it is not UTF-8: {fault.reason}",
+            where=str(file),
+            way_out="Save it as UTF-8.",
+        ) from fault
     finally:
         csv.field_size_limit(limit)
+
+
+def _names(names: list[str], file: Path) -> list[str]:
+    """The first line of a table → its columns' names; DataError where they tell nothing apart."""
+    if not names:
+        raise DataError("the file is empty", where=str(file), way_out="Take it out of the recipe.")
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"two columns are named {twice}",
+            where=str(file),
+            way_out="Give every column a name of its own.",
+        )
+    return names
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, Row | BadRowError]]:

@@ -1,0 +1,70 @@
+"""Every setting of examples does something, as those in `test_run_settings.py` do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_settings import observe_corpus, observe_training
+from run_settings_examples import EXAMPLES
+
+from wellfit.data.corpus import Corpus
+from wellfit.errors import RecipeError
+from wellfit.recipe.load import parse_recipe
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_examples"))
+from example_files import answers, labelled, questions, sentence, write_rows  # noqa: E402
+
+
+def write_files(folder: Path) -> None:
+    import random
+
+    draw = random.Random(1)
+    for name, rows in {
+        "answers": answers(40),
+        "more": answers(12, 7),
+        "odd": answers(12, 8),
+        "labelled": labelled(60),
+        "questions": questions(40),
+        "both": [{**one, **two} for one, two in zip(answers(40), questions(40), strict=True)],
+    }.items():
+        write_rows(folder / f"{name}.jsonl", [{**row, "other": sentence(draw)} for row in rows])
+
+
+@pytest.mark.parametrize("setting", EXAMPLES)
+def test_a_setting_of_examples_has_an_effect(
+    setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Break: do not pass the setting on."""
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    raw: dict[str, Any] = {
+        "name": "x",
+        "data": {
+            "examples": {
+                "train": ["answers.jsonl"], "validation_share": 0.2, "test_share": 0.2,
+            },
+            "tokenizer": {"vocabulary_size": 300},
+        },
+        "model": {"context": 96, "layers": 1, "width": 16, "heads": 2, "hidden": 32},
+        "train": {"budget": {"steps": 2}, "batch_tokens": 192, "precision": "fp32"},
+        "evaluate": {"every": 100}, "monitor": {"prompts": []},
+    }  # fmt: skip
+
+    def observed(number: int, *changes: str) -> dict[str, Any]:
+        try:
+            recipe = parse_recipe(raw, changes=changes)
+        except RecipeError as error:
+            return {"error": str(error)}
+        seen = observe_corpus(recipe.data, tmp_path / f"corpus-{number}")
+        if where == "weights":
+            corpus = Corpus.open(tmp_path / f"corpus-{number}")
+            seen |= observe_training(recipe, corpus, tmp_path / f"run-{number}")
+        return seen
+
+    both, change, where = EXAMPLES[setting]
+    before, after = observed(0, *both), observed(1, *both, *change.split())
+    assert "error" not in before, before
+    assert after.get(where) != before.get(where), after
