@@ -11,6 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+# ── labels ─────────────────────────────────────────────────────────────────────────────────
+
+# What is asked at a place: from 0 on a token, a class, or a side of a span; below 0 nothing.
+
+IGNORED = -100
+"""Label of a place that is not supervised, and so not scored."""
+CANDIDATE = -1
+"""Label of a place where a span might begin or end: one to choose from, no answer by itself."""
+
 # ── documents ──────────────────────────────────────────────────────────────────────────────
 
 

@@ -108,6 +108,7 @@ def test_public_names() -> None:
         "generate",
         "load_recipe",
         "lr_find",
+        "predict",
         "train",
     ]
     with pytest.raises(AttributeError, match="no attribute 'trian'"):

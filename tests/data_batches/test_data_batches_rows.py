@@ -15,11 +15,12 @@ from batch_texts import prose
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wellfit.data.batches import ARRAYS, IGNORED, Batch, Batches, Rows
+from wellfit.data.batches import ARRAYS, Batch, Batches, Rows
 from wellfit.data.corpus import Corpus
 from wellfit.data.permutation import _rounds, permutation_key, permute
 from wellfit.data.plan import DataPlan
 from wellfit.errors import DataError
+from wellfit.records import IGNORED
 
 
 def same(one: Batch, two: Batch) -> bool:

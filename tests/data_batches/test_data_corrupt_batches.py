@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wellfit.data.batches import ARRAYS, IGNORED, Batch, Batches, Corrupt, Rows, Source, joined
+from wellfit.data.batches import ARRAYS, Batch, Batches, Corrupt, Rows, Source, joined
 from wellfit.data.corpus import Corpus
 from wellfit.data.corrupt.denoised import denoising
 from wellfit.data.corrupt.marks import marks
 from wellfit.data.corrupt.masked import masking
 from wellfit.data.plan import DataPlan
 from wellfit.recipe.schema import Objective
+from wellfit.records import IGNORED
 
 CONTEXT, ROWS = 32, 8
 

@@ -10,11 +10,12 @@ from corrupt_parts import SEPARATOR, SIZE, packed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wellfit.data.batches import ARRAYS, IGNORED, SOURCE_ARRAYS, Batch
+from wellfit.data.batches import ARRAYS, SOURCE_ARRAYS, Batch
 from wellfit.data.corrupt.denoised import denoising
 from wellfit.data.corrupt.marks import Marks, marks
 from wellfit.recipe.objective_section import target_places
 from wellfit.recipe.schema import Objective
+from wellfit.records import IGNORED
 
 MARKS = marks("encoder_decoder", {}, SIZE, SEPARATOR)
 KEY = (3, "digest")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from corrupt_parts import SEPARATOR, SIZE, packed
 
-from wellfit.data.batches import ARRAYS, IGNORED, Batch
+from wellfit.data.batches import ARRAYS, Batch
 from wellfit.data.corrupt.marks import Marks, marks
 from wellfit.data.corrupt.masked import masking
 from wellfit.recipe.schema import Objective
+from wellfit.records import IGNORED
 
 MARKS = marks("encoder", {}, SIZE, SEPARATOR)
 KEY = (3, "digest")

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from packing_parts import SEPARATOR, drawn, ids_corpus
 
-from wellfit.data.batches import ARRAYS, IGNORED, Batches, Rows
+from wellfit.data.batches import ARRAYS, Batches, Rows
 from wellfit.data.corpus import Corpus
 from wellfit.data.packing.counts import packed_by_each
 from wellfit.data.packing.index import index_path, opened
 from wellfit.data.packing.rows import PackedRows
 from wellfit.data.plan import DataPlan
 from wellfit.errors import DataError
+from wellfit.records import IGNORED
 
 
 @pytest.fixture(scope="module")

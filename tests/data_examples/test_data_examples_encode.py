@@ -7,11 +7,11 @@ import random
 import pytest
 from example_files import WORDS, sentence
 
-from wellfit.data.batches import CANDIDATE, IGNORED
 from wellfit.data.examples.encode import END, START, encode, read_before
 from wellfit.data.examples.shapes import Answer, Labelled, Question
 from wellfit.data.tokens.tokenizer import Tokenizer, train
 from wellfit.recipe.schema import Examples
+from wellfit.records import CANDIDATE, IGNORED
 
 ANSWER = Examples(train=("x",), longest=64)
 

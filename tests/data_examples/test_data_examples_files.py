@@ -25,7 +25,7 @@ ASKED = Examples(train=("x",), longest=64, task="span")
 def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
     """Cells with commas, quotes and line breaks among them. Breaks when a table is split by hand
     at its commas."""
-    rows = answers(20) + [{"prompt": 'a, "b"\nc', "completion": "d\te"}]
+    rows = [*answers(20), {"prompt": 'a, "b"\nc', "completion": "d\te"}]
     lines = "\n".join(json.dumps(row) for row in rows).encode()
     (tmp_path / "a.jsonl").write_bytes(lines)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(lines))
@@ -38,11 +38,8 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
             table.writerows(rows)
     table = pa.Table.from_pylist(rows)
     pq.write_table(table, tmp_path / "g.parquet", row_group_size=7)
-    with pa.OSFile(str(tmp_path / "h.arrow"), "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
-    with pa.OSFile(str(tmp_path / "i.arrow"), "wb") as sink:
-        with pa.ipc.new_stream(sink, table.schema) as writer:
+    for name, new in (("h.arrow", pa.ipc.new_file), ("i.arrow", pa.ipc.new_stream)):
+        with pa.OSFile(str(tmp_path / name), "wb") as sink, new(sink, table.schema) as writer:
             writer.write_table(table, max_chunksize=5)
     found = find_files("train", (str(tmp_path),), tmp_path / "corpus")
     assert len(found) == 9

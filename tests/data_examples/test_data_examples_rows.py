@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from example_files import TASKS, answers, corpus_of, labelled, recipe_of
 
-from wellfit.data.batches import IGNORED, Batches, joined
+from wellfit.data.batches import Batches, joined
 from wellfit.data.corpus import Corpus
 from wellfit.data.examples.rows import ExampleRows
 from wellfit.data.locate import locate
 from wellfit.errors import DataError
+from wellfit.records import IGNORED
 from wellfit.run.parts import training_batches
 
 

@@ -109,9 +109,9 @@ def test_a_cap_reads_only_the_rows_it_needs(model: Any, make_documents: Any) -> 
         "Counting",
         (),
         {
-            "context": rows.context,
-            "corrupt": None,
-            "__len__": lambda self: len(rows),
+            "of_examples": False,
+            "whole": True,
+            "holding": lambda self, documents: rows.holding(documents),
             "row": lambda self, indices: (read.extend(indices), rows.row(indices))[1],
         },
     )()

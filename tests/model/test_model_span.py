@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from wellfit.data.batches import CANDIDATE, IGNORED
 from wellfit.model.span import best_span, choices, span_guesses, span_losses
+from wellfit.records import CANDIDATE, IGNORED
 
 
 def some_rows(seed: int) -> tuple[Tensor, list[tuple[int, slice, int, int]]]:

@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from example_files import TASKS, WORDS, Rows, corpus_of, recipe_of, sentence
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 import wellfit
-from wellfit.data.batches import IGNORED
 from wellfit.data.corpus import Corpus
 from wellfit.data.examples.rows import ExampleRows
 from wellfit.errors import DataError, RunError
 from wellfit.evaluation.loss import evaluate
 from wellfit.recipe.schema import Recipe
+from wellfit.records import IGNORED
 from wellfit.run.parts import first_model, guessing, held_out_rows
 from wellfit.run.run import run
 from wellfit.run.vocabulary import vocabulary_of
 from wellfit.training.step import Objective, accumulate
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_examples"))
-from example_files import TASKS, WORDS, Rows, corpus_of, recipe_of, sentence  # noqa: E402
 
 
 def reversing(count: int) -> Rows:

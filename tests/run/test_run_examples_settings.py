@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from example_files import answers, labelled, questions, sentence, write_rows
 from run_settings import observe_corpus, observe_training
 from run_settings_examples import EXAMPLES
 
@@ -14,13 +15,8 @@ from wellfit.data.corpus import Corpus
 from wellfit.errors import RecipeError
 from wellfit.recipe.load import parse_recipe
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data_examples"))
-from example_files import answers, labelled, questions, sentence, write_rows  # noqa: E402
-
 
 def write_files(folder: Path) -> None:
-    import random
-
     draw = random.Random(1)
     for name, rows in {
         "answers": answers(40),

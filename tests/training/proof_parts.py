@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from wellfit.data.batches import IGNORED, Batch
+from wellfit.data.batches import Batch
 from wellfit.model.init import initialise
 from wellfit.model.transformer import Transformer
 from wellfit.recipe.schema import AdamW, Model, Muon
-from wellfit.records import Proof
+from wellfit.records import IGNORED, Proof
 from wellfit.training.optimizers import Optimizers, build
 from wellfit.training.proofs.prove import prove
 

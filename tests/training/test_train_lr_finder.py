@@ -12,9 +12,8 @@ import torch
 from torch import nn
 from train_parts import CONTEXT, MUON, ROWS, Cycle, Tiny, run, section
 
-from wellfit.data.batches import IGNORED
 from wellfit.errors import RunError
-from wellfit.records import Step
+from wellfit.records import IGNORED, Step
 from wellfit.training import lr_finder
 from wellfit.training.lr_finder import Allotment, Feed, allot, find, untouched
 from wellfit.training.start import prepare

@@ -9,8 +9,9 @@ import pytest
 import torch
 from train_parts import CONTEXT, ROWS, Cycle, Tiny
 
-from wellfit.data.batches import IGNORED, joined
+from wellfit.data.batches import joined
 from wellfit.errors import RunError
+from wellfit.records import IGNORED
 from wellfit.training.batch_advice import batch_advice
 from wellfit.training.noise_scale import (
     Measurement,

@@ -26,9 +26,10 @@ from torch import nn
 from torch.nn import functional
 from train_parts import Tiny
 
-from wellfit.data.batches import IGNORED, Batch
+from wellfit.data.batches import Batch
 from wellfit.model import transformer
 from wellfit.recipe.schema import AdamW
+from wellfit.records import IGNORED
 from wellfit.training.proofs.isolation import borders_stand
 from wellfit.training.proofs.labels import match_shares
 from wellfit.training.proofs.prove import AFTER_RESUME, PROOFS

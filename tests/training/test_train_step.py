@@ -9,8 +9,8 @@ import pytest
 import torch
 from train_parts import ADAMW, CONTEXT, ROWS, Cycle, Tiny, section
 
-from wellfit.data.batches import IGNORED
 from wellfit.recipe import schema
+from wellfit.records import IGNORED
 from wellfit.training import optimizers
 from wellfit.training.step import Objective, accumulate, clip, gradients
 from wellfit.training.stepper import Stepper

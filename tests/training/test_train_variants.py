@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from train_parts import section
 
-from wellfit.data.batches import IGNORED, Batch
+from wellfit.data.batches import Batch
 from wellfit.data.corrupt.denoised import denoising
 from wellfit.data.corrupt.marks import marks
 from wellfit.data.corrupt.masked import masking
 from wellfit.model.init import initialise
 from wellfit.model.transformer import Transformer
 from wellfit.recipe.schema import Model, Muon, Objective
+from wellfit.records import IGNORED
 from wellfit.training.optimizers import build
 from wellfit.training.stepper import Stepper
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from wellfit.data.batches import IGNORED, Batch
+from wellfit.data.batches import Batch
 from wellfit.data.plan import DataPlan
 from wellfit.recipe import schema
+from wellfit.records import IGNORED
 
 VOCABULARY, WIDTH, CONTEXT, ROWS = 31, 16, 12, 8
 

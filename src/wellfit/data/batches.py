@@ -21,12 +21,7 @@ from wellfit.data.corpus import Corpus
 from wellfit.data.permutation import permutation_key, permute
 from wellfit.data.plan import DataPlan
 from wellfit.errors import DataError
-
-IGNORED = -100
-"""Label of a place that is not supervised, and so not scored."""
-CANDIDATE = -1
-"""Label of a place where a span might begin or end: one to choose from, no answer by itself. What
-is supervised has a label from 0 on."""
+from wellfit.records import IGNORED
 
 Array = NDArray[np.int64]
 
@@ -104,6 +99,8 @@ class TrainingRows(Protocol):
     """What decides which tokens stand in which row, beside corpus and context."""
     full: int
     """Rows of an epoch: numbers 0 … full − 1."""
+    separated: bool
+    """Whether the separator stands only where a document begins."""
 
     def plain(self, indices: Sequence[int] | Array) -> Batch:
         """Numbers of rows → those rows as they stand in the corpus, nothing hidden."""
@@ -133,6 +130,7 @@ class Rows:
     """
 
     packing = "stream"
+    separated = True
     of_examples = False
 
     def __init__(
@@ -225,7 +223,7 @@ class Batches:
         self._rows: TrainingRows = Rows(corpus, "train", context) if rows is None else rows
         self.rows_per_epoch = self._rows.full
         self.separator = corpus.separator
-        self.separated = not corpus.of_examples
+        self.separated = self._rows.separated
         if not self.rows_per_epoch:
             count = len(corpus.tokens("train"))
             raise DataError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wellfit.data.batches import CANDIDATE, IGNORED
+from wellfit.records import CANDIDATE, IGNORED
 
 
 def span_losses(scores: Tensor, labels: Tensor) -> Tensor:

@@ -123,8 +123,8 @@ def _class(logits: Tensor, section: Examples) -> Prediction:
 def _span(
     logits: Tensor, encoded: Encoded, asked: Question, offsets: list[tuple[int, int]]
 ) -> Prediction:
-    from wellfit.data.batches import IGNORED
     from wellfit.model.span import best_span
+    from wellfit.records import IGNORED
 
     first = next(n for n, label in enumerate(encoded.labels) if label != IGNORED)
     scores = logits[first:]

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wellfit.data.batches import IGNORED, Array, Batch, Corrupt, Source
+from wellfit.data.batches import Array, Batch, Corrupt, Source
 from wellfit.data.corrupt.draws import draws
 from wellfit.data.corrupt.marks import Marks
 from wellfit.recipe.objective_section import Objective, target_places
+from wellfit.records import IGNORED
 
 
 def denoising(objective: Objective, marks: Marks, key: tuple[object, ...]) -> Corrupt:

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from wellfit.data.batches import IGNORED, Array, Batch, Corrupt
+from wellfit.data.batches import Array, Batch, Corrupt
 from wellfit.data.corrupt.draws import draws
 from wellfit.data.corrupt.marks import Marks
 from wellfit.recipe.objective_section import Objective
+from wellfit.records import IGNORED
 
 
 def masking(objective: Objective, marks: Marks, key: tuple[object, ...]) -> Corrupt:

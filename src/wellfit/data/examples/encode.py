@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from wellfit.data.batches import CANDIDATE, IGNORED
 from wellfit.data.examples.shapes import Answer, Example, Labelled, Question
 from wellfit.data.tokens.tokenizer import Tokenizer
 from wellfit.recipe.schema import Examples
+from wellfit.records import CANDIDATE, IGNORED
 
 START, END = 0, 1
 """Labels of a span: the place it begins at, and the one behind it."""

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from wellfit.data.batches import IGNORED, Array, Batch, Source
+from wellfit.data.batches import Array, Batch, Source
 from wellfit.data.corpus import Corpus
 from wellfit.data.packing.best_fit import Packing, pack
 from wellfit.errors import DataError
+from wellfit.records import IGNORED
 
 MULTIPLE = 8
 """Padded rows are a multiple of so many places wide."""
@@ -26,6 +27,7 @@ MULTIPLE = 8
 class ExampleRows:
     """The rows of a split of examples; what `Batches` and `evaluate` read in place of `Rows`."""
 
+    separated = False
     of_examples = True
     whole = False
 

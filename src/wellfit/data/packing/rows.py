@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wellfit.data.batches import IGNORED, Array, Batch
+from wellfit.data.batches import Array, Batch
 from wellfit.data.corpus import Corpus
 from wellfit.data.packing.index import METHOD, opened
+from wellfit.records import IGNORED
 
 
 class PackedRows:
@@ -25,6 +26,8 @@ class PackedRows:
 
     `len(rows)` and `rows.full` count all of them: each is trained on, padded or not.
     """
+
+    separated = True
 
     def __init__(self, corpus: Corpus, split: str, context: int) -> None:
         """A corpus, one of its splits, and tokens a row.

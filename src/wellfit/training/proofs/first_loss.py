@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wellfit.data.batches import IGNORED
 from wellfit.model.span import choices
+from wellfit.records import IGNORED
 from wellfit.training.proofs.ground import (
     Answer,
     Ground,

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from wellfit.data.batches import CANDIDATE, IGNORED
+from wellfit.records import CANDIDATE, IGNORED
 from wellfit.training.proofs.ground import (
     Answer,
     Ground,
