@@ -5,9 +5,11 @@ Axes: D width, F hidden features.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wellfit.model.inner import gated_down, squared_down
 from wellfit.model.kernels import squared_relu
 from wellfit.model.linear import Linear
 from wellfit.recipe.model_section import GATED
@@ -34,6 +36,14 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         up = self.up(x)
         gate = self.gate(x) if self.activation in GATED else None
+        down = self.down
+        plain = type(down) is Linear and down.bias is None and not down.float8
+        if plain and torch.is_grad_enabled():  # the same bits, and less is kept for the backward
+            weight = down.weight.to(up.dtype)
+            if self.activation == "swiglu" and gate is not None:
+                return gated_down(up, gate, weight)
+            if self.activation == "relu2":
+                return squared_down(up, weight)
         return self.down(inner_features(self.activation, up, gate))  # type: ignore[no-any-return]
 
 

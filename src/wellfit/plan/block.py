@@ -357,40 +357,60 @@ def feedforward_forward(ledger: Ledger, at: Layout, name: str) -> None:
     if at.model.activation in GATED:
         linear_forward(ledger, at, f"{name}.gate", at.width, at.hidden)
         ledger.keep(f"{name}.gate.out", f"{name}.gate.kept", "activations")
-        ledger.hold(f"{name}.silu", "activations", inner)
+        if not _made_again(at):
+            ledger.hold(f"{name}.active", "activations", inner)
     if at.model.activation == "relu2":
         ledger.hold(f"{name}.positive", "activations", inner)
     else:
         ledger.keep(f"{name}.up.out", f"{name}.up.kept", "activations")
-    ledger.hold(f"{name}.inner", "activations", inner)
+    ledger.hold(f"{name}.inner", "temporaries" if _made_again(at) else "activations", inner)
     linear_forward(ledger, at, f"{name}.down", at.hidden, at.width)
+    if _made_again(at):
+        ledger.drop(f"{name}.inner")
     if at.model.activation == "relu2":
         ledger.drop(f"{name}.up.out")  # a local name of the function until it returns
+
+
+def _made_again(at: Layout) -> bool:
+    """Whether the backward pass makes the inner features again (see `model/inner.py`)."""
+    return at.model.activation in ("swiglu", "relu2") and not at.model.bias
 
 
 def feedforward_backward(
     ledger: Ledger, at: Layout, name: str, grad: str, own: bool, fresh: bool, x: str
 ) -> None:
     """The gradient of the output by name → `name.grad`, that of the normalised input `x`."""
-    inner = at.tokens * at.hidden * at.bytes
+    inner, gated = at.tokens * at.hidden * at.bytes, at.model.activation in GATED
     spent = (f"{name}.inner", *((grad,) if own else ()))
+    if _made_again(at):
+        if gated:
+            ledger.hold(f"{name}.active", "temporaries", inner)
+        ledger.hold(f"{name}.inner", "temporaries", inner)
     linear_backward(
         ledger, at, f"{name}.down", at.hidden, at.width, f"{name}.inner.grad", spent, fresh
     )
     total = ""
-    if at.model.activation in GATED:
-        ledger.hold(f"{name}.silu.grad", "temporaries", inner)
-        ledger.hold(f"{name}.up.grad", "temporaries", inner)
-        ledger.drop(f"{name}.inner.grad", f"{name}.silu", f"{name}.up.kept")
+    if gated and _made_again(at):  # in place, but for the gate's
+        ledger.keep(f"{name}.active", f"{name}.up.grad", "temporaries")
         ledger.hold(f"{name}.gate.grad", "temporaries", inner)
-        ledger.drop(f"{name}.silu.grad", f"{name}.gate.kept")
-        total = f"{name}.gate.back"
-        spent = (f"{name}.gate.grad",)
-        linear_backward(ledger, at, f"{name}.gate", at.width, at.hidden, total, spent, fresh)
+        ledger.drop(f"{name}.inner.grad", f"{name}.up.kept", f"{name}.gate.kept")
+    elif gated:
+        ledger.hold(f"{name}.active.grad", "temporaries", inner)
+        ledger.hold(f"{name}.up.grad", "temporaries", inner)
+        ledger.drop(f"{name}.inner.grad", f"{name}.active", f"{name}.up.kept")
+        ledger.hold(f"{name}.gate.grad", "temporaries", inner)
+        ledger.drop(f"{name}.active.grad", f"{name}.gate.kept")
+    elif _made_again(at):
+        ledger.keep(f"{name}.inner.grad", f"{name}.up.grad", "temporaries")
+        ledger.drop(f"{name}.positive")
     else:
         kept = f"{name}.positive" if at.model.activation == "relu2" else f"{name}.up.kept"
         ledger.hold(f"{name}.up.grad", "temporaries", inner)
         ledger.drop(f"{name}.inner.grad", kept)
+    if gated:
+        total = f"{name}.gate.back"
+        spent = (f"{name}.gate.grad",)
+        linear_backward(ledger, at, f"{name}.gate", at.width, at.hidden, total, spent, fresh)
     result = f"{name}.up.back"
     spent = (f"{name}.up.grad", x)
     linear_backward(ledger, at, f"{name}.up", at.width, at.hidden, result, spent, fresh)
