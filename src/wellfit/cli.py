@@ -65,6 +65,7 @@ for door in (
     training.init,
     training.check,
     training.plan,
+    training.xray,
     training.verify_resume,
     training.lr_find,
     training.coord_check,

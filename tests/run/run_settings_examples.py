@@ -36,6 +36,25 @@ EXAMPLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "data.examples.columns.source": ((), "data.examples.columns.source=other", INDEX),
     "data.examples.columns.context": ((), "data.examples.columns.context=other", INDEX),
     "data.examples.columns.target": ((), "data.examples.columns.target=other", INDEX),
+    "data.examples.columns.messages": (
+        ("data.examples.train=[talks.jsonl]", "data.examples.template=chatml"),
+        "data.examples.columns.messages=talk",
+        INDEX,
+    ),
+    "data.examples.columns.system": (
+        ("data.examples.template=chatml",), "data.examples.columns.system=other", INDEX,
+    ),
+    "data.examples.columns.tools": (
+        ("data.examples.train=[talks.jsonl]", "data.examples.template=tools.jinja"),
+        "data.examples.columns.tools=calls",
+        INDEX,
+    ),
+    "data.examples.template": ((), "data.examples.template=chatml", INDEX),
+    "data.examples.turns": (
+        ("data.examples.train=[talks.jsonl]", "data.examples.template=chatml"),
+        "data.examples.turns=last",
+        "shards/train-00000.labels.bin",
+    ),
     "data.examples.columns.text": (CLASSES, "data.examples.columns.text=other", INDEX),
     "data.examples.columns.pair": (CLASSES, "data.examples.columns.pair=other", INDEX),
     "data.examples.columns.label": (CLASSES, "data.examples.columns.label=other", "error"),

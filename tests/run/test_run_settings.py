@@ -87,6 +87,12 @@ DATA: dict[str, tuple[tuple[str, ...], str, str]] = {
     "split.family_threshold": ((), "data.split.family_threshold=1", "decisions.parquet"),
     "tokenizer.file": ((), "data.tokenizer.file=other.json", "tokenizer.json"),
     "tokenizer.vocabulary_size": ((), "data.tokenizer.vocabulary_size=310", "tokenizer.json"),
+    "tokenizer.new_tokens": ((), "data.tokenizer.new_tokens=[<a>]", "tokenizer.json"),
+    "tokenizer.new_tokens[]": (
+        ("data.tokenizer.new_tokens=[<a>]",),
+        "data.tokenizer.new_tokens=[<b>]",
+        "tokenizer.json",
+    ),
     "max_rejected_share": ((), "data.max_rejected_share=0.0", "error"),
     "workers": ((), "data.workers=2", "processes"),
 }

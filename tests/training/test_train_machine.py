@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -223,16 +222,28 @@ def test_prefetching_runs_one_step_ahead_and_never_past_the_end():
     assert list(prefetch(lambda step: step, 5, 4)) == []
 
 
-def test_the_wait_for_a_batch_is_told_and_overlaps_with_work():
-    def slow(step):
-        time.sleep(0.05)
+def test_the_wait_for_a_batch_is_told_and_overlaps_with_work(monkeypatch):
+    """On a clock that only the first batch moves, which begins once it is waited for; the others
+    are ready while their predecessors are worked with. Break: ask for a step when it is needed."""
+    clock, waiting = [0.0], threading.Event()
+    ready = {step: threading.Event() for step in (1, 2, 3)}
+
+    def now():
+        waiting.set()
+        return clock[0]
+
+    def fetch(step):
+        assert waiting.wait(30)
+        clock[0] += 3 * (step == 1)
+        ready[step].set()
         return step
 
+    monkeypatch.setattr("wellfit.training.prefetch.time.perf_counter", now)
     waits = []
-    for _, waited in prefetch(slow, 1, 4):
+    for step, waited in prefetch(fetch, 1, 3):
         waits.append(waited)
-        time.sleep(0.1)
-    assert waits[0] >= 0.045 and statistics.median(waits[1:]) < 0.045
+        assert step == 3 or ready[step + 1].wait(30)
+    assert waits == [3, 0, 0]
 
 
 def test_an_error_of_the_batch_comes_at_its_step():

@@ -226,9 +226,7 @@ def _from_documents(
     split = {one: d.split for one, d in decided.decisions.items() if d.keep}
     kept = [document for document in documents if document["id"] in split]
     train = {one["id"]: one["bytes"] for one in kept if split[one["id"]] == "train"}
-    made = encode.make_tokenizer(
-        engine, parts, train, data.tokenizer.file, data.tokenizer.vocabulary_size
-    )
+    made = encode.make_tokenizer(engine, parts, train, data.tokenizer)
     tokens = encode.encode_parts(engine, parts, made, split)
     manifest = _manifest(data, name, found, calls, reading, decided, made)
     standing = _standing(folder, manifest["key"])

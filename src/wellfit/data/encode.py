@@ -15,6 +15,7 @@ from wellfit.data.engine.task import File, Task
 from wellfit.data.read.parts import rows
 from wellfit.data.tokens import tokenizer as tokenizers
 from wellfit.data.tokens.shards import TokenDocument
+from wellfit.recipe.schema import Tokenizer
 
 TRAINING_BYTES = 128 << 20
 """A tokenizer is learned from at most this much text, chosen by the hash of the documents."""
@@ -23,15 +24,19 @@ _TEXTS_AT_ONCE = 1_000_000  # characters
 
 
 def make_tokenizer(
-    engine: Engine, parts: Sequence[File], train: Mapping[str, int], file: str, size: int
+    engine: Engine, parts: Sequence[File], train: Mapping[str, int], section: Tokenizer
 ) -> File:
     """Parts, the training documents (id → bytes) and the recipe's wishes → `tokenizer.json`."""
-    if file:
-        path = Path(file).expanduser()
-        tokenizers.load(path)  # a missing or unfit file is told before anything is written
+    new_tokens = list(section.new_tokens)
+    if section.file:
+        path = Path(section.file).expanduser()
+        tokenizers.load(
+            path, new_tokens
+        )  # a missing or unfit file is told before anything is written
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        task = Task(name=file, files=(File(path, digest),))
-        return engine.map("tokenizer", copy_tokenizer, [task], {}, suffix=".json")[0].file
+        task = Task(name=section.file, files=(File(path, digest),))
+        wish: dict[str, Any] = {"new_tokens": new_tokens}
+        return engine.map("tokenizer", copy_tokenizer, [task], wish, suffix=".json")[0].file
     chosen = []
     total = 0
     for one in sorted(train):  # ids are hashes
@@ -40,7 +45,7 @@ def make_tokenizer(
         chosen.append(one)
         total += train[one]
     task = Task("train", tuple(parts), {"ids": chosen})
-    wish = {"vocabulary_size": size}
+    wish = {"vocabulary_size": section.vocabulary_size, "new_tokens": new_tokens}
     return engine.map("tokenizer", train_tokenizer, [task], wish, suffix=".json")[0].file
 
 
@@ -54,14 +59,14 @@ def train_tokenizer(task: Task, parameters: Mapping[str, Any], output: Path) -> 
                 if row["id"] in chosen:
                     yield row["text"]
 
-    made = tokenizers.train(texts(), parameters["vocabulary_size"])
+    made = tokenizers.train(texts(), parameters["vocabulary_size"], parameters["new_tokens"])
     output.write_text(made.json(), encoding="utf-8")
     return {"vocabulary_size": made.vocabulary_size}
 
 
 def copy_tokenizer(task: Task, parameters: Mapping[str, Any], output: Path) -> dict[str, Any]:
     """A `tokenizer.json` → the same, as wellfit reads it."""
-    made = tokenizers.load(task.files[0].path)
+    made = tokenizers.load(task.files[0].path, parameters["new_tokens"])
     output.write_text(made.json(), encoding="utf-8")
     return {"vocabulary_size": made.vocabulary_size}
 

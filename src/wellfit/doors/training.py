@@ -89,6 +89,28 @@ def check(recipe: RecipeFile, changes: Changes = None) -> None:
     say(told)
 
 
+def xray(
+    recipe: RecipeFile,
+    changes: Changes = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Examples to show.")] = 5,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model sees of its examples, and which tokens it learns."""
+    from wellfit.run.show import Terminal
+    from wellfit.run.xray import xray as make_xray
+    from wellfit.run.xray_show import write_page, xray_text
+
+    with Terminal() as show:
+        found = make_xray(recipe, tuple(changes or ()), count=n, show=show)
+    if html is not None:
+        write_page(found, html)
+    if as_json:
+        say(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+    else:
+        say(xray_text(found, colour=sys.stdout.isatty()))
+
+
 def verify_resume(
     recipe: RecipeFile,
     changes: Changes = None,

@@ -68,6 +68,20 @@ class Tokenizer(Section):
     vocabulary_size: int = Field(
         4096, ge=257, le=1_000_000, description="Entries to learn; unused when `file` is given."
     )
+    new_tokens: tuple[str, ...] = Field(
+        (),
+        description="Special tokens that it shall have besides, such as the marks of a template; "
+        "they come behind the last id of a `file`.",
+    )
+
+    @model_validator(mode="after")
+    def _new_tokens_are_names(self) -> Tokenizer:
+        wrong = next((one for one in self.new_tokens if not one.strip()), None)
+        twice = next((one for one in self.new_tokens if self.new_tokens.count(one) > 1), None)
+        if wrong is not None or twice is not None:
+            told = "an empty name" if wrong is not None else f"{twice} twice"
+            raise ValueError(f"new_tokens has {told}; such as `new_tokens: ['<|im_end|>']`")
+        return self
 
 
 class Tokens(Section):

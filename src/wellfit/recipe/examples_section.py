@@ -10,7 +10,7 @@ from wellfit.recipe.section import Section, Share
 
 Task = Literal["answer", "classification", "span"]
 COLUMNS: dict[Task, tuple[str, ...]] = {
-    "answer": ("source", "context", "target"),
+    "answer": ("source", "context", "target", "messages", "system", "tools"),
     "classification": ("text", "pair", "label"),
     "span": ("question", "context", "answers"),
 }
@@ -25,6 +25,13 @@ class Columns(Section):
         "", description="answer: what a source refers to, read behind it; span: the text read."
     )
     target: str = Field("", description="answer: what the model shall write.")
+    messages: str = Field(
+        "",
+        description="answer: a conversation, a list of {role, content} or {from, value}, in place "
+        "of source and target.",
+    )
+    system: str = Field("", description="answer: what the system says before all else.")
+    tools: str = Field("", description="answer: the tools that a conversation may call, as JSON.")
     text: str = Field("", description="classification: the text.")
     pair: str = Field("", description="classification: a second text, read behind the first.")
     label: str = Field("", description="classification: the class, by name or by its number.")
@@ -71,6 +78,16 @@ class Examples(Section):
         description="answer: the source is read by an encoder, apart from the target; as "
         "model.kind has it.",
     )
+    template: str = Field(
+        "auto",
+        min_length=1,
+        description="answer: how messages become text: `plain` (source, line break, target), "
+        "`chatml`, `llama3`, `gemma`, a .jinja file or a tokenizer's folder; `auto` takes the one "
+        "beside data.tokenizer.file, else plain.",
+    )
+    turns: Literal["all", "last"] = Field(
+        "all", description="answer: which answers of a conversation are learnt."
+    )
     train_on_source: bool = Field(
         False, description="answer: the source is learnt too, and not only the target."
     )
@@ -116,8 +133,11 @@ class Examples(Section):
             for name in Columns.model_fields
             if getattr(self.columns, name) and name not in wanted
         ]
-        of_answer = ("apart", "train_on_source", "target_max_len")
-        idle += [name for name in of_answer if getattr(self, name) and self.task != "answer"]
+        if self.task != "answer":
+            of_answer = ("apart", "train_on_source", "target_max_len")
+            idle += [name for name in of_answer if getattr(self, name)]
+            idle += ["template"] if self.template != "auto" else []
+            idle += ["turns"] if self.turns != "all" else []
         idle += ["source_max_len"] if self.source_max_len and self.task == "span" else []
         if self.task == "classification" and self.columns.domain:
             idle.append("columns.domain")
@@ -127,6 +147,11 @@ class Examples(Section):
             raise ValueError(
                 f"{' and '.join(idle)} would do nothing with task {self.task}; leave out, or "
                 "choose the task it belongs to"
+            )
+        if self.apart and (self.template not in ("auto", "plain") or self.turns != "all"):
+            raise ValueError(
+                "template and turns are for conversations in one text, and with apart true a "
+                "source is read apart; leave them out"
             )
         if self.apart and self.train_on_source:
             raise ValueError(

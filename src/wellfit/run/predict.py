@@ -70,6 +70,7 @@ def predict_rows(
             except BadRowError as fault:
                 raise DataError(str(fault), where=position) from fault
             encoded = encode([example], tokenizer, section)[0]
+            assert isinstance(encoded, Encoded)
             context = trained.recipe.model.context
             if encoded.places > context:
                 raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wellfit.data.corpus import Corpus
+from wellfit.data.examples.build import speaker_of
 from wellfit.data.examples.encode import read_before, source_ids
 from wellfit.errors import RunError
 from wellfit.generation.prompts import Prompt, continuing
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def prompt_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, text: str) -> Prompt:
     """A recipe, its corpus and tokenizer, and a text → the prompt.
 
-    A model of `data.examples` reads it as the source of an example, with nothing of the target;
+    A model of `data.examples` reads it as the source of an example, with nothing of the target,
+    or as what a user says, in the template of its conversations;
     any other one as the beginning of a document. Raises RunError where the model writes no text.
     """
     refuse_without_text(recipe)
@@ -28,6 +30,10 @@ def prompt_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, text: str) -
         encoded = tokenizer.encode(text)
         return continuing(encoded, separator=tokenizer.separator, sentinels=sentinels)
     separator = tokenizer.separator
+    speaker = speaker_of(recipe.data, tokenizer)
+    if speaker is not None:
+        ids = speaker.prompt([{"role": "user", "content": text}])
+        return Prompt(tuple(ids), (speaker.end, separator))
     source = source_ids(tokenizer.encode(read_before(text)), separator, examples)
     if examples.apart:
         return Prompt((separator,), (separator,), tuple(source))

@@ -22,10 +22,12 @@ from wellfit.data.engine.engine import Progress
 from wellfit.data.engine.lock import held
 from wellfit.data.engine.task import file_digest, no_room
 from wellfit.data.engine.version import code_version
+from wellfit.data.examples.chat import Chat, Speaker
 from wellfit.data.examples.encode import Encoded, encode
 from wellfit.data.examples.files import BadRowError, find_files, read_rows
 from wellfit.data.examples.shapes import Example, domain_of, example_of, given
 from wellfit.data.examples.split import sides
+from wellfit.data.examples.template import NAMED, template_of
 from wellfit.data.tokens import shards, tokenizer
 from wellfit.errors import DataError
 from wellfit.recipe.schema import Data, Examples
@@ -38,11 +40,18 @@ UNKNOWN_BYTES = -1
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """An example with its place: `FILE NUMBER:position`."""
+    """An example with its place."""
 
-    id: str
+    number: int
+    """Of its file, among all of them."""
+    file: str
+    position: str
     example: Example
     domain: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.number}:{self.position}"
 
     @property
     def given(self) -> str:
@@ -73,15 +82,18 @@ def build_examples(
         dropped: Counter[str] = Counter()
         by_split = _settled(section, by_split, dropped)
         ready, text = _tokenizer(data, by_split["train"])
+        speaker = speaker_of(data, ready)
         counts = _Counts(section)
         scratch = folder / "tasks" / "examples"
         written = shards.write(
             scratch,
-            _documents(section, by_split, ready, counts, dropped, progress),
+            _documents(section, by_split, ready, speaker, counts, rejected, progress),
             vocabulary_size=ready.vocabulary_size,
             separator=ready.separator,
             tokenizer_sha256=hashlib.sha256(text.encode()).hexdigest(),
         )
+        dropped["longer than data.examples.longest"] = counts.too_long
+        _refuse_rejects(data, folder, by_split, rejected)
         _refuse_empty(section, files, counts, dropped)
         try:
             _publish(folder, scratch, text)
@@ -93,6 +105,7 @@ def build_examples(
             "name": name,
             "digest": corpus.digest,
             "task": section.task,
+            **({"template": speaker.template.name} if speaker else {}),
             **counts.told(),
             "dropped": {why: {"documents": count} for why, count in dropped.items() if count},
             "rejected": report.rejected_counts(rejected),
@@ -173,7 +186,8 @@ def _read_all(
                     rejected.append(Rejected(split, file.as_posix(), position, str(fault)))
                     continue
                 domain = domain_of(example, row, section)
-                found[split].append(_Read(f"{number}:{position}", example, domain))
+                one = _Read(number, file.as_posix(), position, example, domain)
+                found[split].append(one)
             number += 1
     return found, rejected
 
@@ -184,7 +198,9 @@ def _refuse_rejects(
     """Write `rejected.jsonl`; DataError where more rows were rejected than the recipe allows."""
     listing = folder / "rejected.jsonl"
     publish.write_rejected(listing, rejected)
-    rows = sum(map(len, by_split.values())) + len(rejected)
+    # Some are found to be none only when they are encoded, and are known as examples as well.
+    known = {(one.file, one.position) for split in by_split.values() for one in split}
+    rows = len(known | {(one.path, one.position) for one in rejected})
     if not rejected or len(rejected) <= data.max_rejected_share * rows:
         return
     first = rejected[0]
@@ -242,14 +258,41 @@ def _without_repeats(examples: list[_Read], dropped: Counter[str]) -> list[_Read
 def _tokenizer(data: Data, train: Iterable[_Read]) -> tuple[tokenizer.Tokenizer, str]:
     """The data section and the train examples → the tokenizer, and it as JSON."""
     if data.tokenizer.file:
-        ready = tokenizer.load(Path(data.tokenizer.file).expanduser())
+        ready = tokenizer.load(Path(data.tokenizer.file).expanduser(), data.tokenizer.new_tokens)
     else:
         texts = (text for one in train for text in _words(one.example))
-        ready = tokenizer.train(texts, data.tokenizer.vocabulary_size)
+        assert data.examples is not None
+        marks = NAMED.get(data.examples.template, ("", ()))[1]
+        new = tuple(dict.fromkeys([*marks, *data.tokenizer.new_tokens]))
+        ready = tokenizer.train(texts, data.tokenizer.vocabulary_size, new)
     return ready, ready.json()
 
 
+def speaker_of(data: Data, ready: tokenizer.Tokenizer) -> Speaker | None:
+    """A data section and its tokenizer → how conversations become tokens; None for plain text.
+
+    Raises DataError where the template does not exist, or does not fit the tokenizer.
+    """
+    section = data.examples
+    if section is None or section.task != "answer" or section.apart:
+        return None
+    template = template_of(section.template, data.tokenizer.file)
+    if template is None:
+        return None
+    cut = [name for name in ("source_max_len", "target_max_len") if getattr(section, name)]
+    if cut:
+        raise DataError(
+            f"{' and '.join(cut)} would cut into the template {template.name}",
+            where=f"data.examples.{cut[0]}",
+            way_out="Leave it out: conversations longer than data.examples.longest are left out "
+            "whole; or set data.examples.template: plain.",
+        )
+    return Speaker(template, ready)
+
+
 def _words(example: Example) -> Iterator[str]:
+    if isinstance(example, Chat):
+        yield from (one["content"] for one in example.turns)
     for name in ("source", "target", "text", "pair", "question", "context"):
         if text := getattr(example, name, None):
             yield text
@@ -262,6 +305,7 @@ class _Counts:
         self.section = section
         self.by_split: dict[str, Counter[str]] = defaultdict(Counter)
         self.by_domain: dict[str, Counter[str]] = defaultdict(Counter)
+        self.too_long = 0
 
     def add(self, split: str, domain: str, encoded: Encoded) -> None:
         supervised = sum(label >= 0 for label in encoded.labels)
@@ -289,8 +333,9 @@ def _documents(
     section: Examples,
     by_split: dict[str, list[_Read]],
     ready: tokenizer.Tokenizer,
+    speaker: Speaker | None,
     counts: _Counts,
-    dropped: Counter[str],
+    rejected: list[Rejected],
     progress: Progress | None,
 ) -> Iterator[shards.TokenDocument]:
     """Examples by split → tokens and labels for the shards; too long ones are left out."""
@@ -298,11 +343,13 @@ def _documents(
     for split, examples in by_split.items():
         for at in range(0, len(examples), BLOCK):
             part = examples[at : at + BLOCK]
-            for one, encoded in zip(
-                part, encode([e.example for e in part], ready, section), strict=True
-            ):
+            made = encode([one.example for one in part], ready, section, speaker)
+            for one, encoded in zip(part, made, strict=True):
+                if isinstance(encoded, BadRowError):
+                    rejected.append(Rejected(split, one.file, one.position, str(encoded)))
+                    continue
                 if encoded.places > section.longest:
-                    dropped["longer than data.examples.longest"] += 1
+                    counts.too_long += 1
                     continue
                 counts.add(split, one.domain, encoded)
                 yield shards.TokenDocument(

@@ -1,6 +1,7 @@
 """Examples → tokens, and what is asked at each of them. ␞ is the separator of the tokenizer.
 
 answer           ␞ source ⏎ target            next tokens of the target, and ␞ at its end
+answer, chat     as the template has it       next tokens of what the assistant says
 answer, apart    source ␞ source; ␞ target    the same, read beside the source
 classification   ␞ text (␞ pair) ␞            the class, at the last place
 span             ␞ question ␞ context ␞       where the answer begins, and the place behind it;
@@ -12,8 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wellfit.data.examples.chat import Chat, Speaker
+from wellfit.data.examples.conversation import pair
+from wellfit.data.examples.files import BadRowError
 from wellfit.data.examples.shapes import Answer, Example, Labelled, Question
+from wellfit.data.examples.template import TemplateFaultError
 from wellfit.data.tokens.tokenizer import Tokenizer
+from wellfit.errors import DataError
 from wellfit.recipe.schema import Examples
 from wellfit.records import CANDIDATE, IGNORED
 
@@ -37,11 +43,28 @@ class Encoded:
         return max(len(self.tokens), len(self.source))
 
 
-def encode(examples: Sequence[Example], tokenizer: Tokenizer, section: Examples) -> list[Encoded]:
-    """Examples of one task, their tokenizer and `data.examples` → what a model is given of each."""
+def encode(
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    section: Examples,
+    speaker: Speaker | None = None,
+) -> list[Encoded | BadRowError]:
+    """Examples of one task, their tokenizer and `data.examples` → what a model is given of each.
+
+    With a `speaker` answers are conversations in its template. An example that cannot be given so
+    is an error, in its place.
+    """
+    if speaker is not None:
+        return [_spoken(example, speaker, section) for example in examples]
+    if any(isinstance(example, Chat) for example in examples):
+        raise DataError(
+            "rows hold conversations, and no template says how these become text",
+            where="data.examples.template",
+            way_out="Name one, such as chatml, or give a data.tokenizer.file that has one.",
+        )
     texts = [text for example in examples for text in _texts(example)]
     ids = iter(tokenizer.encode_batch(texts))
-    found = []
+    found: list[Encoded | BadRowError] = []
     for example in examples:
         parts = [next(ids) for _ in _texts(example)]
         found.append(_one(example, parts, tokenizer, section))
@@ -67,6 +90,23 @@ def _texts(example: Example) -> tuple[str, ...]:
             return (example.text,) if example.pair is None else (example.text, example.pair)
         case Question():
             return (example.question, example.context)
+        case Chat():
+            raise AssertionError("conversations are encoded by a speaker")
+
+
+def _spoken(example: Example, speaker: Speaker, section: Examples) -> Encoded | BadRowError:
+    if isinstance(example, Answer):
+        example = pair(example.source, example.target, example.system)
+    assert isinstance(example, Chat)
+    try:
+        said = speaker.spoken(example.turns, turns=section.turns, tools=example.tools)
+    except TemplateFaultError as fault:
+        return BadRowError(str(fault))
+    except BadRowError as fault:
+        return fault
+    last = max(number for number, learnt in enumerate(said.learnt) if learnt)
+    labels = said.tokens[1:] if section.train_on_source else said.labels()
+    return Encoded(said.tokens[:last], labels[:last], [])
 
 
 def _one(
@@ -79,6 +119,8 @@ def _one(
             return _labelled(example.label, parts, tokenizer.separator, section)
         case Question():
             return _question(example, parts, tokenizer)
+        case Chat():
+            raise AssertionError("conversations are encoded by a speaker")
 
 
 def _answer(source: list[int], target: list[int], separator: int, section: Examples) -> Encoded:

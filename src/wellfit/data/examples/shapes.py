@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
+from wellfit.data.examples.chat import Chat
+from wellfit.data.examples.conversation import HOLDERS, conversation_of
 from wellfit.data.examples.files import BadRowError, Row
 from wellfit.recipe.schema import Examples
 
@@ -28,6 +31,9 @@ class Answer:
     source: str
     target: str
 
+    system: str = ""
+    """What the system says before, in a conversation."""
+
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
@@ -47,7 +53,7 @@ class Question:
     span: tuple[int, int] | None
 
 
-Example = Answer | Labelled | Question
+Example = Answer | Chat | Labelled | Question
 
 
 def example_of(row: Row, section: Examples) -> Example:
@@ -75,15 +81,28 @@ def given(example: Example) -> str:
     """What the model is shown of an example: equal ones must not stand in two splits."""
     match example:
         case Answer():
-            return example.source
+            return f"{example.system}\x00{example.source}"
+        case Chat():
+            turns = example.turns
+            last = max(n for n, one in enumerate(turns) if one["role"] == "assistant")
+            return json.dumps([*turns[:last], example.tools], ensure_ascii=False)
         case Labelled():
             return f"{example.text}\x00{example.pair or ''}"
         case Question():
             return f"{example.question}\x00{example.context}"
 
 
-def _answer(row: Row, section: Examples) -> Answer:
+def _answer(row: Row, section: Examples) -> Answer | Chat:
     columns = section.columns
+    named = columns.source or columns.target
+    holder = columns.messages or next((o for o in HOLDERS if o in row and not named), "")
+    tools = columns.tools or ("tools" if "tools" in row else "")
+    if holder:
+        system = columns.system or ("system" if "system" in row else "")
+        chat = conversation_of(row, holder, system, tools)
+        if not any(one["role"] == "assistant" for one in chat.turns):
+            raise BadRowError("no message is the assistant's: there would be nothing to learn")
+        return chat
     source, name = _found(row, "source", columns.source)
     more = columns.context or next(
         (one for one in USUAL["context"] if one in row and one not in (name, columns.target)), ""
@@ -92,7 +111,9 @@ def _answer(row: Row, section: Examples) -> Answer:
     target, _ = _found(row, "target", columns.target, besides=(name, more))
     if not target.strip():
         raise BadRowError("the target is empty: there would be nothing to learn")
-    return Answer(f"{source}\n\n{context}" if context.strip() else source, target)
+    whole = f"{source}\n\n{context}" if context.strip() else source
+    system = _text(row, columns.system, empty=True) if columns.system else ""
+    return Answer(whole, target, system)
 
 
 def _labelled(row: Row, section: Examples) -> Labelled:

@@ -135,8 +135,10 @@ class Tokenizer:
         return ids
 
 
-def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
+def train(texts: Iterable[str], vocabulary_size: int, new_tokens: Sequence[str] = ()) -> Tokenizer:
     """Training texts → a byte-level BPE with `<|endoftext|>` as id 0 and all 256 bytes.
+
+    `new_tokens` are special tokens besides; they come next.
 
     Fewer entries are learned where the texts have too few pairs that stand twice. The result
     depends on the texts alone: not on their order, the number of threads or the run.
@@ -155,7 +157,7 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary_size,
         min_frequency=2,
-        special_tokens=[SEPARATOR],
+        special_tokens=[SEPARATOR, *(one for one in new_tokens if one != SEPARATOR)],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -163,8 +165,10 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
     return _ready(backend, where="data.tokenizer")
 
 
-def load(file: Path) -> Tokenizer:
+def load(file: Path, new_tokens: Sequence[str] = ()) -> Tokenizer:
     """A `tokenizer.json` → the tokenizer; its truncation, padding and templates are taken off.
+
+    `new_tokens` are special tokens that it shall have; those it lacks come behind its last id.
 
     The separator is the first of SEPARATORS that the vocabulary has. Raises DataError where the
     file is missing or no tokenizer, or has no separator.
@@ -185,6 +189,7 @@ def load(file: Path) -> Tokenizer:
             where=str(file),
             way_out=way_out,
         ) from fault
+    backend.add_special_tokens(list(new_tokens))
     return _ready(backend, where=str(file))
 
 
