@@ -90,6 +90,7 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
             "test_share",
         )
     ),
+    ("data", "tokenizer"): (("data", "tokenizer", "new_tokens"),),
     ("data", "split"): (("data", "split", "validation"), ("data", "split", "test")),
     ("train",): tuple(
         ("train", key) for key in ("loss", "label_smoothing", "z_loss", "class_weights")
