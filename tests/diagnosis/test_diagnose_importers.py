@@ -67,6 +67,19 @@ def test_hidden_nan_is_put_back(tmp_path: Path) -> None:
     assert "P05" in {cause.id for cause in found.causes}
 
 
+def test_a_table_that_stands_newest_first_is_read_whole(tmp_path: Path) -> None:
+    """As exports are that were sorted for people. Break: take each row for a run begun anew, which
+    leaves one of them."""
+    rows = [(step, 5 - step / 50) for step in range(0, 200, 2)]
+    for name, table in (("up", rows), ("down", rows[::-1])):
+        text = "".join(f"{step},{loss}\n" for step, loss in table)
+        (tmp_path / f"{name}.csv").write_text(f"step,loss\n{text}")
+    up, down = (read(tmp_path / f"{name}.csv") for name in ("up", "down"))
+    assert down.train_loss == up.train_loss and len(down.train_loss) == 100
+    assert any("newest first" in note for note in down.notes)
+    assert not any("newest first" in note for note in up.notes)
+
+
 def test_a_resumed_run_keeps_the_later_attempt(tmp_path: Path) -> None:
     """Fails when `_drop_superseded` drops nothing at a jump back."""
     rows = [row(10, 3.0), row(20, 2.5), row(30, 2.4), row(20, 2.6), row(30, 2.2)]

@@ -43,6 +43,9 @@ def find_steps(
     if axis == "step" and (offset := _epoch_resets(log, steps, epochs, marked)) is not None:
         notes.append("The step counter starts anew at every epoch; the steps were added up.")
         steps = steps + offset
+    if _newest_first(steps[marked]):
+        notes.append("Its rows stand newest first; they were read in the order of their steps.")
+        return steps, axis, [], 0
     jumps, superseded = _drop_superseded(steps, marked, np.arange(log.rows))
     if jumps:
         notes.append(_jump_note(jumps, superseded))
@@ -64,6 +67,16 @@ def series_of(column: Column, steps: Array) -> tuple[Series, int]:
         Series.of(at[last].astype(np.int64), values[last]),
         int(len(at) - last.sum()),
     )
+
+
+def _newest_first(steps: Array) -> bool:
+    """Whether steps fall from row to row: a table sorted that way, and no run begun anew each time.
+
+    >>> _newest_first(np.array([3.0, 2.0, 1.0])), _newest_first(np.array([1.0, 2.0, 1.0]))
+    (True, False)
+    """
+    falls = len(steps) > 2 and np.all(np.diff(steps) <= 0) and steps[-1] < steps[0]
+    return bool(falls)
 
 
 def _is_fraction(steps: Array) -> bool:
