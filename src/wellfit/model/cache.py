@@ -25,6 +25,14 @@ class Cache:
         self.features: Tensor | None = None
         self.source: dict[int, tuple[Tensor, Tensor]] = {}
 
+    @classmethod
+    def over(cls, keys: Tensor, values: Tensor) -> Cache:
+        """Keys and values [L, 1, G, C, W] that stand elsewhere → an empty cache in their place."""
+        cache = cls.__new__(cls)
+        cache.keys, cache.values = keys, values
+        cache.length, cache.features, cache.source = 0, None, {}
+        return cache
+
     @property
     def capacity(self) -> int:
         """Most tokens it can hold."""
