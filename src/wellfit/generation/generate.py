@@ -46,7 +46,8 @@ def generate(
     """
     reads = None if source is None else tuple(source)
     prompt = Prompt(tuple(prompt_ids), tuple(stop_ids), reads)
-    return (token for _, token in generate_rows(model, [prompt], section))
+    drawn = generate_rows(model, [prompt], section)
+    return (token for _, token in drawn if token is not None)
 
 
 def generate_rows(
@@ -56,11 +57,11 @@ def generate_rows(
     *,
     seeds: Sequence[int] | None = None,
     done: Collection[int] = (),
-) -> Iterator[tuple[int, int]]:
+) -> Iterator[tuple[int, int | None]]:
     """Prompts → pairs (number of the prompt, new id) as they are drawn; see `Prompt`.
 
-    A prompt gets up to `section.tokens` ids. It ends before one of its stop ids, which is not
-    given out, and where the caller adds its number to `done` before asking for the next pair.
+    A prompt gets up to `section.tokens` ids. It ends before one of its stop ids, in whose place
+    None is given out, and where the caller adds its number to `done` before asking for more.
     Each prompt draws with numbers of its own, from `seeds` or all from `section.seed`, so that
     what is written behind it does not depend on the others; torch's global random state is
     neither read nor moved.
@@ -89,6 +90,7 @@ def generate_rows(
         for place, (row, token) in enumerate(zip(live, _drawn(logits, live, section), strict=True)):
             if token in row.prompt.stop_ids:
                 ended.append(place)
+                yield row.number, None
                 continue
             row.take(token)
             yield row.number, token

@@ -165,14 +165,13 @@ class AllAtOnce:
         with torch.inference_mode():
             positions = torch.tensor(self.lengths, device=device)
             self.lengths = [length + 1 for length in self.lengths]
-            logits = self.ready.logits(
+            return self.ready.logits(
                 torch.tensor(tokens, device=device),
                 positions,
                 self.keys,
                 self.values,
                 self._places(positions),
             )
-        return logits
 
     def drop(self, row: int) -> None:
         """See `Rows`."""

@@ -200,8 +200,9 @@ class Decoding:
         one = block.attention
         norm = None
         if one.query_norm is not None and one.key_norm is not None:
-            weights = [one.query_norm.weight] * self.heads + [one.key_norm.weight] * self.groups
-            norm = torch.stack(weights).detach().to(self.model.compute_dtype)
+            both = (one.query_norm, self.heads), (one.key_norm, self.groups)
+            weights = [part.weight.detach().expand(count, -1) for part, count in both]
+            norm = torch.cat(weights).to(self.model.compute_dtype)
         reader = Reader(
             self._joined(one.query, one.key, one.value), norm, self._joined(one.output), one.local
         )
@@ -214,9 +215,7 @@ class Decoding:
             cross_query=None if cross is None else self._joined(cross.query),
             cross_query_norm=self._norm(None if cross is None else cross.query_norm),
             cross_output=None if cross is None else self._joined(cross.output),
-            cross_post_norm=self._norm(
-                None if cross is None else block.cross_attention_post_norm
-            ),
+            cross_post_norm=self._norm(None if cross is None else block.cross_attention_post_norm),
             feedforward_norm=self._norm(block.feedforward_norm),
             feedforward=self._feedforward(block.feedforward),
             feedforward_post_norm=self._norm(block.feedforward_post_norm),

@@ -8,8 +8,6 @@ says so. The only library used is pydantic, and only in this room.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field, PrivateAttr, model_validator
 
 from wellfit.recipe.data_section import Data, Duplicates, Source, Split, Tokenizer, Tokens
@@ -100,13 +98,15 @@ class Sampling(Section):
     repetition_penalty: float = Field(
         1.0, gt=0, le=100, description="Makes tokens that stood already less likely; 1 does not."
     )
-    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+    stop: tuple[str, ...] = Field(
         (), description="Texts at which a continuation ends; they are not given out."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Same seed, same text.")
 
     @model_validator(mode="after")
     def _draws(self) -> Sampling:
+        if not all(self.stop):
+            raise ValueError("stop has an empty text, which stands everywhere; leave it out")
         if self.min_p and not self.temperature:
             raise ValueError(
                 "min_p leaves out the unlikely, and temperature 0 takes the likeliest anyway; try "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from wellfit.data.corpus import Corpus
 from wellfit.data.examples.encode import read_before, source_ids
@@ -13,6 +15,25 @@ from wellfit.run.vocabulary import marks_of
 
 if TYPE_CHECKING:
     from wellfit.data.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side said."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+def conversation_prompt(
+    recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, turns: Sequence[Turn]
+) -> Prompt:
+    """A recipe, its corpus and tokenizer, and the turns of a conversation → the prompt.
+
+    The one place that says how a conversation becomes what the model reads: its turns, a line each,
+    as one text of `prompt_of`. Raises RunError where the model writes no text.
+    """
+    return prompt_of(recipe, corpus, tokenizer, "\n".join(turn.text for turn in turns))
 
 
 def prompt_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, text: str) -> Prompt:
