@@ -32,8 +32,6 @@ from wellfit.model.transformer import Transformer
 from wellfit.recipe.schema import Model, Sampling
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "model"))
-from model_references import llama_config, llama_weights
 
 PROMPT = 32
 LLAMA: dict[str, Any] = {"qk_norm": False, "activation": "swiglu", "norm_epsilon": 1e-6}
@@ -64,6 +62,8 @@ def lively_model(shape: dict[str, int], vocabulary_size: int) -> Transformer:
 
 def reference(model: Transformer, dtype: torch.dtype) -> Any:
     """Ours → the same weights in `transformers`, which never ends on its own."""
+    sys.path.insert(0, str(ROOT / "tests" / "model"))
+    from model_references import llama_config, llama_weights
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = llama_config(

@@ -151,7 +151,7 @@ def test_greedy_ids_of_a_batch(make_model: Any, penalty: float) -> None:
     assert len({tuple(one) for one in found}) == 4
 
 
-@pytest.mark.parametrize("stops", [["the"], ["ab", "a b"], ["hea", "X. "], ["cab"], ["nowhere"]])
+@pytest.mark.parametrize("stops", [["the"], ["ab", "a b"], ["hea", "X. "], ["heh"], ["nowhere"]])
 def test_stop_strings_end_where_theirs_do(
     make_model: Any, tokenizer: Any, wrapped: Any, stops: Sequence[str]
 ) -> None:
@@ -197,4 +197,4 @@ def test_stop_strings_end_where_theirs_do(
         assert (end.reason, end.tokens) == (("stop", met[0]) if met else ("length", 40))
         first = min(((text.find(s) + len(s), text.find(s)) for s in stops if s in text), default=0)
         assert shown[number] == end.text == (text[: first[1]] if first else text)
-    assert stops == ["nowhere"] or sum(end.reason == "stop" for end in ends.values()) > 0
+    assert stops == ["nowhere"] or sum(end.reason == "stop" for end in ends.values()) > 1

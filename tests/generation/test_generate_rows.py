@@ -90,7 +90,7 @@ def test_logits_of_a_step_are_those_of_the_whole(make_model: Any, kind: Any, eve
         prompts = prompts_of(model, ids[:count])
         rows = AllAtOnce(decoding(model, count), prompts, 8)
         for number, one in enumerate(prompts):
-            rows.read(number, one.ids, one.source and one.source[-16:])
+            rows.read(number, [one.ids], [one.source and one.source[-16:]])
         written = [list(one.ids) for one in prompts]
         for step in range(6):
             tokens = [(20 + 7 * step + n) % 61 for n in range(count)]
@@ -117,7 +117,7 @@ def test_in_16_bits_the_step_is_as_near_as_the_model(
     prompts = prompts_of(model, [(5, 6, 7)] * rows)
     many = AllAtOnce(decoding(model, rows), prompts, 8)
     for number, one in enumerate(prompts):
-        many.read(number, one.ids, None)
+        many.read(number, [one.ids], [None])
     for found in (next_logits(model, [5, 6, 7, 8]), *many.step([8] * rows)):
         assert float((found - exact).abs().max() / exact.std()) < 0.05
 

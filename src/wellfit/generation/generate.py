@@ -6,6 +6,7 @@ Axes: B rows, V vocabulary entries.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from wellfit.generation.rows import Written, empty_cache, open_rows, read_on
 from wellfit.generation.sample import greedy, penalised, sample
 from wellfit.model.protocol import LanguageModel
 from wellfit.recipe.schema import Sampling
+
+READ_AT_ONCE = 8192
+"""Tokens of prompts that go through the model at once, unless a single prompt has more."""
 
 
 def window_start(length: int, context: int) -> int:
@@ -77,14 +81,19 @@ def generate_rows(
     if not prompts:
         return
     rows = open_rows(model, prompts, section.tokens)
-    live: list[_Row] = []
-    found = []
-    for number, prompt in enumerate(prompts):
-        seed = section.seed if seeds is None else seeds[number]
-        row = _Row(prompt, number, seed, rows.context)
-        found.append(rows.read(number, row.ids[row.start :], row.source))
-        live.append(row)
-    logits = torch.stack(found)
+    chosen = [section.seed] * len(prompts) if seeds is None else seeds
+    live = [_Row(prompt, n, chosen[n], rows.context) for n, prompt in enumerate(prompts)]
+    live.sort(key=_Row.lengths)
+    found: list[Tensor] = []
+    first = 0
+    for (length, _), group in groupby(live, key=_Row.lengths):
+        alike = list(group)
+        at_once = max(1, READ_AT_ONCE // length)
+        for part in (alike[at : at + at_once] for at in range(0, len(alike), at_once)):
+            unread = [row.ids[row.start :] for row in part]
+            found.append(rows.read(first, unread, [row.source for row in part]))
+            first += len(part)
+    logits = torch.cat(found)
     while True:
         ended = []
         for place, (row, token) in enumerate(zip(live, _drawn(logits, live, section), strict=True)):
@@ -106,7 +115,7 @@ def generate_rows(
             begin = window_start(len(row.ids), rows.context)
             if begin != row.start:
                 row.start = begin
-                rows.read(place, row.ids[begin:-1], row.source)
+                rows.read(place, [row.ids[begin:-1]], [row.source])
         logits = rows.step([row.ids[-1] for row in live])
 
 
@@ -131,7 +140,7 @@ def next_logits(
     """
     cache = empty_cache(model)
     seen = None if source is None else source[-cache.capacity :]
-    return read_on(model, ids[-cache.capacity :], cache, seen)
+    return read_on(model, [ids[-cache.capacity :]], cache, [seen])[0]
 
 
 class _Row:
@@ -145,6 +154,10 @@ class _Row:
         """First of the ids that the model still sees."""
         self.generator = torch.Generator().manual_seed(seed)
         self.seen: Tensor | None = None
+
+    def lengths(self) -> tuple[int, int]:
+        """Tokens that the model has yet to read, and those of the source."""
+        return len(self.ids) - self.start, len(self.source or ())
 
     def stood(self, logits: Tensor) -> Tensor:
         """Which of the ids that the logits [V] are of stood in prompt or continuation [V]."""

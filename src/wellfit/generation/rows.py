@@ -19,6 +19,8 @@ from wellfit.model.cache import Cache
 from wellfit.model.decoding import Decoding, Places, Seen
 from wellfit.model.protocol import Beside, LanguageModel
 
+Ids: TypeAlias = "Sequence[int]"
+
 Written: TypeAlias = "LanguageModel | Decoding"
 """A model as it is, or its weights made ready by `decoding`."""
 
@@ -29,8 +31,11 @@ class Rows(Protocol):
     context: int
     """Tokens that a row may hold."""
 
-    def read(self, row: int, ids: Sequence[int], source: Sequence[int] | None) -> Tensor:
-        """Forget what a row has read (the next number is a new row), read ids → logits [V]."""
+    def read(self, first: int, ids: Sequence[Ids], sources: Sequence[Ids | None]) -> Tensor:
+        """Forget what n rows from `first` on have read, read as many ids of each → logits [n, V].
+
+        The number behind the last row makes new rows. Sources too are of one length, or None.
+        """
         ...
 
     def step(self, tokens: Sequence[int]) -> Tensor:
@@ -66,16 +71,18 @@ def empty_cache(model: LanguageModel) -> Cache:
 
 
 def read_on(
-    model: LanguageModel, ids: Sequence[int], cache: Cache, source: Sequence[int] | None
+    model: LanguageModel, ids: Sequence[Ids], cache: Cache, sources: Sequence[Ids | None]
 ) -> Tensor:
-    """A model, new ids of one row, its cache, and a source to read from now on → logits [V]."""
+    """A model, as many new ids of each row, their cache, and sources to read from now on, or None
+    for each → logits [B, V]."""
     device = next(iter(model.named_parameters()))[1].device
     with evaluating(model), torch.no_grad():
         more: Beside = {}
-        if source is not None:
-            more["source"] = torch.tensor([list(source)], device=device), None, None
-        hidden = model.hidden(torch.tensor([list(ids)], device=device), cache=cache, **more)
-        return model.logits(hidden[0, -1])
+        given = [list(source) for source in sources if source is not None]
+        if given:
+            more["source"] = torch.tensor(given, device=device), None, None
+        tokens = torch.tensor([list(row) for row in ids], device=device)
+        return model.logits(model.hidden(tokens, cache=cache, **more)[:, -1])
 
 
 @contextmanager
@@ -97,17 +104,20 @@ class OneByOne:
         self.context = empty_cache(model).capacity
         self.caches: list[Cache] = []
 
-    def read(self, row: int, ids: Sequence[int], source: Sequence[int] | None) -> Tensor:
+    def read(self, first: int, ids: Sequence[Ids], sources: Sequence[Ids | None]) -> Tensor:
         """See `Rows`."""
-        if row == len(self.caches):
-            self.caches.append(empty_cache(self.model))
-        self.caches[row].clear()
-        return read_on(self.model, ids, self.caches[row], source)
+        found = []
+        for row, (new, source) in enumerate(zip(ids, sources, strict=True), first):
+            if row == len(self.caches):
+                self.caches.append(empty_cache(self.model))
+            self.caches[row].clear()
+            found.append(read_on(self.model, [new], self.caches[row], [source]))
+        return torch.cat(found)
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         """See `Rows`."""
         both = zip(tokens, self.caches, strict=True)
-        return torch.stack([read_on(self.model, [one], cache, None) for one, cache in both])
+        return torch.cat([read_on(self.model, [[one]], cache, [None]) for one, cache in both])
 
     def drop(self, row: int) -> None:
         """See `Rows`."""
@@ -118,7 +128,7 @@ class OneByOne:
 class AllAtOnce:
     """Our own transformer: rows of any lengths share each step, without a token of padding.
 
-    Prompts are read one by one, each for as long as it is. A row's keys begin at place 0 of its
+    Prompts of one length are read at once, and no other ones. A row's keys begin at place 0 of its
     own cache, and what another row has beyond them is masked. The rows that still write come first,
     so a finished one is not computed any more.
     """
@@ -143,20 +153,21 @@ class AllAtOnce:
         self.source_lengths: list[int] = []
         self.zero = cache.keys.new_zeros(())
 
-    def read(self, row: int, ids: Sequence[int], source: Sequence[int] | None) -> Tensor:
+    def read(self, first: int, ids: Sequence[Ids], sources: Sequence[Ids | None]) -> Tensor:
         """See `Rows`."""
-        if row == len(self.lengths):
-            self.lengths.append(0)
-            self.source_lengths.append(0)
-        cache = Cache.over(self.keys[:, row : row + 1], self.values[:, row : row + 1])
-        logits = read_on(self.ready.model, ids, cache, source)
-        self.lengths[row] = cache.length
+        if first == len(self.lengths):
+            self.lengths += [0] * len(ids)
+            self.source_lengths += [0] * len(ids)
+        rows = slice(first, first + len(ids))
+        cache = Cache.over(self.keys[:, rows], self.values[:, rows])
+        logits = read_on(self.ready.model, ids, cache, sources)
+        self.lengths[rows] = [cache.length] * len(ids)
         if self.source is not None:
             for layer, found in cache.source.items():
                 length = found[0].shape[2]
                 for whole, part in zip(self.source, found, strict=True):
-                    whole[layer, row, :, :length] = part[0]
-                self.source_lengths[row] = length
+                    whole[layer, rows, :, :length] = part
+                self.source_lengths[rows] = [length] * len(ids)
         return logits
 
     def step(self, tokens: Sequence[int]) -> Tensor:
