@@ -245,7 +245,7 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "monitor.sampling.min_p": ((), "monitor.sampling.min_p=1", "samples"),
     "monitor.sampling.repetition_penalty": (
         ("monitor.sampling.temperature=0",),
-        "monitor.sampling.repetition_penalty=5",
+        "monitor.sampling.repetition_penalty=0.05",
         "samples",
     ),
     "monitor.sampling.stop": ((), "monitor.sampling.stop=[a, e, i, o, u, n, r]", "samples"),
