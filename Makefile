@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all test-stores check format bench bench-diagnose bench-train bench-gpu docs clean
+.PHONY: demo test test-all test-stores check format bench bench-diagnose bench-train bench-gpu bench-generate docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/wellfit quickstart
@@ -43,6 +43,10 @@ bench-diagnose: $(VENV)/.installed-dev
 bench-train: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/train_race.py --out benchmarks/results/train_race.json
 	$(BIN)/python benchmarks/time_to_loss.py --out benchmarks/results/time_to_loss.json
+
+# Tokens a second that are written, beside `transformers.generate` on the same weights.
+bench-generate: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/generate.py --out benchmarks/results/generate.json
 
 # Says so and ends well where no GPU is present.
 bench-gpu: $(VENV)/.installed-dev

@@ -7,16 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, Unpack, overload
 
 if TYPE_CHECKING:
     from wellfit.diagnosis import Diagnosis
+    from wellfit.generation.write import Ended
     from wellfit.recipe.schema import Recipe
     from wellfit.records import Evaluated
     from wellfit.run.conclude import Outcome
     from wellfit.run.coord_check import Coordinates
     from wellfit.run.lr_find import RateAdvice
     from wellfit.run.predict import Prediction
+
+
+class Drawing(TypedDict, total=False):
+    """How a continuation is drawn; what is left out is as in the comments."""
+
+    tokens: int  # 100
+    temperature: float  # 0.8; 0 is greedy
+    top_k: int  # 0: all
+    top_p: float  # 0.95
+    min_p: float  # 0
+    repetition_penalty: float  # 1
+    stop: Sequence[str]  # none
+    seed: int  # 0
 
 
 def load_recipe(path: str | Path, changes: Iterable[str] = ()) -> Recipe:
@@ -140,28 +154,41 @@ def predict(
     return list(predict_rows(Path(run), placed, str(checkpoint)))
 
 
+@overload
+def generate(
+    run: str | Path, prompt: str, *, checkpoint: str | int = "", **draw: Unpack[Drawing]
+) -> str: ...
+
+
+@overload
 def generate(
     run: str | Path,
-    prompt: str,
+    prompt: list[str] | tuple[str, ...],
     *,
-    tokens: int = 100,
-    seed: int = 0,
-    temperature: float = 0.8,
     checkpoint: str | int = "",
-) -> str:
+    **draw: Unpack[Drawing],
+) -> list[Ended]: ...
+
+
+def generate(
+    run: str | Path,
+    prompt: str | list[str] | tuple[str, ...],
+    *,
+    checkpoint: str | int = "",
+    **draw: Unpack[Drawing],
+) -> str | list[Ended]:
     """A run folder and a prompt → the continuation that a checkpoint writes.
 
-    `checkpoint` is `best`, `last` or a step; by default the best where the run keeps one.
+    Of several prompts, written at once, a list in their order: `.text`, `.tokens`, `.reason` (end,
+    stop or length) and `.seconds` of each. How to draw is as in `Drawing`; `checkpoint` is `best`,
+    `last` or a step, by default the best where the run keeps one.
     """
-    from wellfit.run.weights import generate_from_run
+    from wellfit.generation.write import Ended
+    from wellfit.run.writing import drawing, generate_from_run
 
-    return "".join(
-        generate_from_run(
-            Path(run),
-            prompt,
-            tokens=tokens,
-            seed=seed,
-            temperature=temperature,
-            which=str(checkpoint),
-        )
-    )
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    pieces = generate_from_run(Path(run), prompts, drawing(**draw), str(checkpoint))
+    ends = {piece.number: piece for piece in pieces if isinstance(piece, Ended)}
+    if isinstance(prompt, str):
+        return ends[0].text
+    return [ends[number] for number in range(len(prompts))]

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from wellfit.doors import data, diagnosis, results, training
+from wellfit.doors import data, diagnosis, results, training, writing
 from wellfit.doors.terms import say
 from wellfit.errors import WellfitError
 
@@ -58,8 +58,9 @@ for door in (
     training.quickstart,
     training.train,
     results.evaluate,
-    results.generate,
     results.predict,
+    writing.generate,
+    writing.chat,
     diagnosis.diagnose,
     results.report,
     training.init,

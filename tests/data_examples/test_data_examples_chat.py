@@ -17,7 +17,7 @@ from wellfit.data.examples.files import BadRowError
 from wellfit.data.examples.template import NAMED, Template, TemplateFaultError, template_of
 from wellfit.data.tokens.tokenizer import Tokenizer, train
 from wellfit.errors import DataError
-from wellfit.run.prompting import prompt_of
+from wellfit.run.prompting import Turn, conversation_prompt, prompt_of
 
 # As the families have them; `{% generation %}` is transformers' own mark of what is learnt.
 QWEN = (
@@ -305,6 +305,29 @@ def test_a_corpus_of_conversations(tmp_path: Path) -> None:
     table, tokens = corpus.documents("train"), np.asarray(corpus.tokens("train"))
     begins = [tuple(tokens[f : f + len(prompt.ids)].tolist()) for f in table.first_token]
     assert prompt.ids in begins or "0:line 1" in corpus.documents("validation").id
+
+
+def test_a_corpus_keeps_its_template(tmp_path: Path) -> None:
+    """The file it came from may go; a corpus of something else in that folder has none. Breaks when
+    a run looks for the template where the recipe named it."""
+    file = tmp_path / "own.jinja"
+    file.write_text(NAMED["chatml"][0])
+    rows: Rows = [{"messages": conversation(seed, 1)} for seed in range(20)]
+    recipe = recipe_of(
+        tmp_path, "answer", rows, data__examples__template=str(file), model__context=512,
+        data__tokenizer__new_tokens=list(NAMED["chatml"][1]), train__batch_tokens=1024,
+    )  # fmt: skip
+    corpus = corpus_of(recipe)
+    before = prompt_of(recipe, corpus, corpus.tokenizer(), "kara")
+    file.unlink()
+    assert prompt_of(recipe, corpus, corpus.tokenizer(), "kara") == before
+    turns = [Turn("user", "kara"), Turn("assistant", "lo"), Turn("user", "mi")]
+    more = conversation_prompt(recipe, corpus, corpus.tokenizer(), turns)
+    assert more.ids[: len(before.ids)] == before.ids and more.stop_ids == before.stop_ids
+    plain = recipe_of(tmp_path, "answer")
+    other = corpus_of(plain)
+    assert not (other.folder / "template.json").exists()
+    assert len(prompt_of(plain, other, other.tokenizer(), "kara").stop_ids) == 1
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 LONG = {
     "howto-encoders.md",
     "howto-examples.md",
+    "howto-generate.md",
     "howto-guests.md",
     "howto-width-transfer.md",
 }

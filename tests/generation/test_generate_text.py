@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wellfit.generation.text import stream_text
+from wellfit.generation.text import Until, stream_text
 
 
 def decode_bytes(ids: Sequence[int]) -> str:
@@ -59,3 +59,40 @@ def test_text_comes_as_soon_as_it_is_known() -> None:
     for piece in stream_text(tokens(), decode_bytes):
         given_out.append(piece)
     assert given_out == list("hello")
+
+
+STOPS = st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3)
+
+
+def by_hand(text: str, stops: list[str]) -> str:
+    """The text before the stop string that is complete first, character by character."""
+    for length in range(len(text) + 1):
+        starts = [length - len(stop) for stop in stops if text[:length].endswith(stop)]
+        if starts:
+            return text[: min(starts)]
+    return text
+
+
+@given(st.lists(st.text("abc\n", max_size=5), max_size=12), STOPS)
+@settings(max_examples=400, deadline=None)
+def test_stop_strings_in_pieces_of_any_cut(pieces: list[str], stops: list[str]) -> None:
+    """What is given out is never taken back, and ends where it does character by character.
+
+    Breaks tried: the stop string that begins first; holding back only whole stop strings; what
+    was held back lost at the end.
+    """
+    until = Until(stops)
+    shown = ""
+    for piece in pieces:
+        shown += until.feed(piece)
+        assert by_hand("".join(pieces), stops).startswith(shown)
+    assert shown + until.rest() == by_hand("".join(pieces), stops)
+
+
+def test_text_that_only_begins_like_a_stop_string_comes_out() -> None:
+    """As soon as it is decided. Break tried: holding back as long as the longest stop string."""
+    until = Until(["\n\nUser:"])
+    assert [until.feed(piece) for piece in ("one\n", "\nU", "s", "es", " two")] == [
+        "one", "", "", "\n\nUses", " two",
+    ]  # fmt: skip
+    assert until.feed("\n\nUser") + until.rest() == "\n\nUser"

@@ -249,6 +249,18 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "monitor.sampling.temperature": ((), "monitor.sampling.temperature=0", "samples"),
     "monitor.sampling.top_k": ((), "monitor.sampling.top_k=1", "samples"),
     "monitor.sampling.top_p": ((), "monitor.sampling.top_p=0.01", "samples"),
+    "monitor.sampling.min_p": ((), "monitor.sampling.min_p=1", "samples"),
+    "monitor.sampling.repetition_penalty": (
+        ("monitor.sampling.temperature=0",),
+        "monitor.sampling.repetition_penalty=0.05",
+        "samples",
+    ),
+    "monitor.sampling.stop": ((), "monitor.sampling.stop=[a, e, i, o, u, n, r]", "samples"),
+    "monitor.sampling.stop[]": (
+        ("monitor.sampling.stop=[a, e, i, o, u, n, r]",),
+        "monitor.sampling.stop=[NOWHERE]",
+        "samples",
+    ),
     "monitor.sampling.seed": ((), "monitor.sampling.seed=5", "samples"),
 }
 # Settings of the kinds of optimizer that are not the default, as they stand in `TRAINING`.

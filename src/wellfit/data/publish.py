@@ -21,10 +21,13 @@ from wellfit.data.read.walk import Found
 from wellfit.errors import DataError
 from wellfit.records import Rejected
 
+TEMPLATE = "template.json"
+"""The chat template that a corpus of conversations was written with."""
+
 
 def take_down(corpus: Path) -> None:
     """Corpus folder → no corpus any more, until `manifest.json` stands again."""
-    for name in ("manifest.json", "shards.json"):
+    for name in ("manifest.json", "shards.json", TEMPLATE):
         (corpus / name).unlink(missing_ok=True)
 
 

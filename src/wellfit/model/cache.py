@@ -1,6 +1,7 @@
 """Keys and values of tokens already seen, so that generation reads each token once.
 
-Axes: L layers, G key and value heads, C capacity in tokens, W features of a head. One row only.
+Axes: L layers, G key and value heads, C capacity in tokens, W features of a head.
+One row, or B rows that have seen equally many tokens.
 """
 
 from __future__ import annotations
@@ -24,6 +25,14 @@ class Cache:
         self.length = 0
         self.features: Tensor | None = None
         self.source: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @classmethod
+    def over(cls, keys: Tensor, values: Tensor) -> Cache:
+        """Keys and values [L, B, G, C, W] that stand elsewhere → an empty cache in their place."""
+        cache = cls.__new__(cls)
+        cache.keys, cache.values = keys, values
+        cache.length, cache.features, cache.source = 0, None, {}
+        return cache
 
     @property
     def capacity(self) -> int:

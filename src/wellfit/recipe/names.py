@@ -284,6 +284,9 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("monitor.sampling.temperature", (), "temperature", ""),
     ("monitor.sampling.top_k", (), "top_k", ""),
     ("monitor.sampling.top_p", (), "top_p", ""),
+    ("monitor.sampling.min_p", (), "min_p", ""),
+    ("monitor.sampling.repetition_penalty", (), "repetition_penalty", ""),
+    ("monitor.sampling.stop", (HF,), "stop_strings", ""),
     # ── data ──
     ("data.sources", (HF, AXOLOTL, FACTORY, LITGPT), "dataset datasets dataset_name data_dir "
      "train_file train_files dataset_path data_path train_data data_files dataset_dir", ""),

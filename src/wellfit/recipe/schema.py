@@ -92,7 +92,27 @@ class Sampling(Section):
     temperature: float = Field(0.8, ge=0, le=100, description="Sharpness; 0 is greedy.")
     top_k: int = Field(0, ge=0, description="Draw from the k most probable; 0 takes all.")
     top_p: float = Field(0.95, gt=0, le=1, description="Draw from the smallest set with this mass.")
-    seed: int = Field(0, ge=0, description="Same seed, same text.")
+    min_p: float = Field(
+        0.0, ge=0, le=1, description="Leave out what is less than this times the likeliest."
+    )
+    repetition_penalty: float = Field(
+        1.0, gt=0, le=100, description="Makes tokens that stood already less likely; 1 does not."
+    )
+    stop: tuple[str, ...] = Field(
+        (), description="Texts at which a continuation ends; they are not given out."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Same seed, same text.")
+
+    @model_validator(mode="after")
+    def _draws(self) -> Sampling:
+        if not all(self.stop):
+            raise ValueError("stop has an empty text, which stands everywhere; leave it out")
+        if self.min_p and not self.temperature:
+            raise ValueError(
+                "min_p leaves out the unlikely, and temperature 0 takes the likeliest anyway; try "
+                "min_p 0, or a temperature above 0"
+            )
+        return self
 
 
 class Monitor(Section):

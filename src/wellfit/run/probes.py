@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from wellfit.data.corpus import Corpus
 from wellfit.errors import RunError
 from wellfit.evaluation.loss import evaluate
-from wellfit.generation.generate import generate, next_logits
-from wellfit.generation.text import stream_text
+from wellfit.generation.generate import next_logits
+from wellfit.generation.write import Ended, write_rows
 from wellfit.model.protocol import LanguageModel
 from wellfit.recipe.schema import Recipe
 from wellfit.records import Event, Record, Sampled
@@ -67,14 +67,8 @@ def sampler(
         given = prompt_of(recipe, corpus, tokenizer, prompt)
         logits = next_logits(model, given.ids, given.source)
         probable = logits.softmax(-1).topk(min(BEST, len(logits)))
-        new = generate(
-            model,
-            given.ids,
-            recipe.monitor.sampling,
-            stop_ids=given.stop_ids,
-            source=given.source,
-        )
-        text = "".join(stream_text(new, tokenizer.decode, given.source or given.ids))
+        pieces = write_rows(model, [given], recipe.monitor.sampling, tokenizer.decode)
+        (text,) = (piece.text for piece in pieces if isinstance(piece, Ended))
         guesses = zip(*probable, strict=True)
         return Sampled(
             step,

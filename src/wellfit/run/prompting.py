@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from wellfit.data.corpus import Corpus
 from wellfit.data.examples.build import speaker_of
@@ -14,6 +16,30 @@ from wellfit.run.vocabulary import marks_of
 
 if TYPE_CHECKING:
     from wellfit.data.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side said."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+def conversation_prompt(
+    recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, turns: Sequence[Turn]
+) -> Prompt:
+    """A recipe, its corpus and tokenizer, and the turns of a conversation → the prompt.
+
+    The one place that says how a conversation becomes what the model reads: by the template that
+    it was trained with, else its turns, a line each, as one text of `prompt_of`. Raises RunError
+    where the model writes no text.
+    """
+    speaker = speaker_of(corpus, tokenizer)
+    if speaker is not None:
+        ids = speaker.prompt([{"role": turn.role, "content": turn.text} for turn in turns])
+        return Prompt(tuple(ids), (speaker.end, tokenizer.separator))
+    return prompt_of(recipe, corpus, tokenizer, "\n".join(turn.text for turn in turns))
 
 
 def prompt_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, text: str) -> Prompt:
@@ -29,11 +55,9 @@ def prompt_of(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer, text: str) -
         sentinels = marks_of(recipe, corpus).sentinels
         encoded = tokenizer.encode(text)
         return continuing(encoded, separator=tokenizer.separator, sentinels=sentinels)
+    if speaker_of(corpus, tokenizer) is not None:
+        return conversation_prompt(recipe, corpus, tokenizer, [Turn("user", text)])
     separator = tokenizer.separator
-    speaker = speaker_of(recipe.data, tokenizer)
-    if speaker is not None:
-        ids = speaker.prompt([{"role": "user", "content": text}])
-        return Prompt(tuple(ids), (speaker.end, separator))
     source = source_ids(tokenizer.encode(read_before(text)), separator, examples)
     if examples.apart:
         return Prompt((separator,), (separator,), tuple(source))

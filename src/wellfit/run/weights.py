@@ -1,9 +1,8 @@
-"""A run folder → the weights of one of its checkpoints in use: scored, or writing text."""
+"""A run folder → the weights of one of its checkpoints, in use: scored; see also `writing`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from wellfit.data.corpus import Corpus
 from wellfit.errors import CheckpointError, DataError, RunError
 from wellfit.recipe.load import load_recipe
-from wellfit.recipe.schema import Recipe, Sampling
+from wellfit.recipe.schema import Recipe
 from wellfit.records import Evaluated
 from wellfit.run.parts import empty_model, guessing, held_out_rows
 from wellfit.run.vocabulary import vocabulary_of
@@ -189,66 +188,3 @@ def evaluate_run(run: Path, split: str, which: str = "") -> Evaluated:
             micro_batch=trained.recipe.train.micro_batch,
             guess=guessing(trained.recipe),
         )
-
-
-def generate_from_run(
-    run: Path,
-    prompt: str,
-    *,
-    tokens: int = 100,
-    seed: int = 0,
-    temperature: float = 0.8,
-    top_k: int = 0,
-    top_p: float = 0.95,
-    which: str = "",
-) -> Iterator[str]:
-    """A run folder and a prompt → pieces of the continuation as they are drawn.
-
-    `which` is as for `choose_checkpoint`. Where the tokens came without a tokenizer, the prompt
-    and what follows it are ids with spaces between them.
-    """
-    from wellfit.errors import WellfitError
-    from wellfit.generation.generate import empty_cache, generate
-    from wellfit.generation.prompts import continuing
-    from wellfit.generation.text import stream_text
-    from wellfit.run.prompting import prompt_of, refuse_without_text
-
-    limits = {
-        "tokens": (tokens >= 1, "at least 1"),
-        "seed": (seed >= 0, "at least 0"),
-        "temperature": (temperature >= 0, "at least 0"),
-        "top_k": (top_k >= 0, "at least 0"),
-        "top_p": (0 < top_p <= 1, "above 0 and at most 1"),
-    }
-    wrong = [f"{name} must be {limit}" for name, (fine, limit) in limits.items() if not fine]
-    if wrong:
-        raise WellfitError("; ".join(wrong), where="generate")
-    sampling = Sampling(tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    trained = open_run(run, which)
-    refuse_without_text(trained.recipe)  # before a prompt is printed
-    empty_cache(trained.model)
-    corpus = trained.corpus
-    tokenizer = corpus.tokenizer() if corpus.has_tokenizer else None
-    if tokenizer is None:
-        given = continuing(_ids_of(prompt, corpus), separator=corpus.separator)
-    else:
-        given = prompt_of(trained.recipe, corpus, tokenizer, prompt)
-    new = generate(trained.model, given.ids, sampling, stop_ids=given.stop_ids, source=given.source)
-    if tokenizer is None:
-        return (f" {one}" for one in new)
-    return stream_text(new, tokenizer.decode, given.source or given.ids)
-
-
-def _ids_of(prompt: str, corpus: Corpus) -> list[int]:
-    """A prompt in ids → these; WellfitError where it is none."""
-    from wellfit.errors import WellfitError
-
-    words = prompt.split()
-    if not all(w.isascii() and w.isdecimal() and int(w) < corpus.vocabulary_size for w in words):
-        raise WellfitError(
-            "the run's tokens came without a tokenizer, so a prompt is ids from 0 to "
-            f"{corpus.vocabulary_size - 1} with spaces between them",
-            where="prompt",
-            way_out="Write it so, or name data.tokens.tokenizer before training.",
-        )
-    return [int(word) for word in words]

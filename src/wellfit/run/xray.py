@@ -190,7 +190,7 @@ def _facts(recipe: Recipe, corpus: Corpus, tokenizer: Tokenizer) -> dict[str, An
         "cut": {part: told.get(f"{part}_cut", 0) for part in ("sources", "targets")},
     }
     if recipe.model.head == "tokens":
-        speaker = speaker_of(recipe.data, tokenizer)
+        speaker = speaker_of(corpus, tokenizer)
         ends = {tokenizer.separator, *([speaker.end] if speaker else [])}
         last = labels[np.append(table.first_token[1:], len(labels)) - 1]
         facts["ends_learnt"] = int(np.isin(last, list(ends)).sum())

@@ -12,7 +12,7 @@ import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from wellfit.data.examples.encode import Encoded, encode
 from wellfit.data.examples.files import BadRowError, find_files, read_rows
 from wellfit.data.examples.shapes import Example, domain_of, example_of, given
 from wellfit.data.examples.split import sides
-from wellfit.data.examples.template import NAMED, template_of
+from wellfit.data.examples.template import NAMED, Template, template_of
 from wellfit.data.tokens import shards, tokenizer
 from wellfit.errors import DataError
 from wellfit.recipe.schema import Data, Examples
@@ -82,7 +82,7 @@ def build_examples(
         dropped: Counter[str] = Counter()
         by_split = _settled(section, by_split, dropped)
         ready, text = _tokenizer(data, by_split["train"])
-        speaker = speaker_of(data, ready)
+        speaker = _speaker(data, ready)
         counts = _Counts(section)
         scratch = folder / "tasks" / "examples"
         written = shards.write(
@@ -96,7 +96,7 @@ def build_examples(
         _refuse_rejects(data, folder, by_split, rejected)
         _refuse_empty(section, files, counts, dropped)
         try:
-            _publish(folder, scratch, text)
+            _publish(folder, scratch, text, speaker)
         except OSError as fault:
             raise no_room(fault, folder) from fault
         corpus = Corpus.open(folder)
@@ -268,8 +268,19 @@ def _tokenizer(data: Data, train: Iterable[_Read]) -> tuple[tokenizer.Tokenizer,
     return ready, ready.json()
 
 
-def speaker_of(data: Data, ready: tokenizer.Tokenizer) -> Speaker | None:
-    """A data section and its tokenizer → how conversations become tokens; None for plain text.
+def speaker_of(corpus: Corpus, ready: tokenizer.Tokenizer) -> Speaker | None:
+    """A corpus and its tokenizer → how its conversations became tokens; None for plain text.
+
+    The corpus keeps the template, wherever it was taken from.
+    """
+    file = corpus.folder / publish.TEMPLATE
+    return (
+        Speaker(Template(**json.loads(file.read_text("utf-8"))), ready) if file.is_file() else None
+    )
+
+
+def _speaker(data: Data, ready: tokenizer.Tokenizer) -> Speaker | None:
+    """The same of a data section.
 
     Raises DataError where the template does not exist, or does not fit the tokenizer.
     """
@@ -392,7 +403,7 @@ def _contradictory(train: list[_Read]) -> int:
     return sum(len(found) > 1 for found in answers.values())
 
 
-def _publish(folder: Path, scratch: Path, tokenizer_json: str) -> None:
+def _publish(folder: Path, scratch: Path, tokenizer_json: str, speaker: Speaker | None) -> None:
     """The finished shards → the corpus folder; what another build left there goes."""
     publish.take_down(folder)
     for stale in ("shards", "documents", "packing"):
@@ -400,5 +411,7 @@ def _publish(folder: Path, scratch: Path, tokenizer_json: str) -> None:
     for stale in ("decisions.parquet", "pairs.parquet"):
         (folder / stale).unlink(missing_ok=True)
     publish.write_text(folder / "tokenizer.json", tokenizer_json)
+    if speaker is not None:
+        publish.write_json(folder / publish.TEMPLATE, asdict(speaker.template))
     (scratch / "shards").rename(folder / "shards")
     (scratch / "shards.json").rename(folder / "shards.json")
