@@ -226,10 +226,11 @@ def _from_documents(
     split = {one: d.split for one, d in decided.decisions.items() if d.keep}
     kept = [document for document in documents if document["id"] in split]
     train = {one["id"]: one["bytes"] for one in kept if split[one["id"]] == "train"}
+    wished = data.tokenizer
     made = encode.make_tokenizer(
-        engine, parts, train, data.tokenizer.file, data.tokenizer.vocabulary_size
+        engine, parts, train, wished.file, wished.vocabulary_size, wished.separator
     )
-    tokens = encode.encode_parts(engine, parts, made, split)
+    tokens = encode.encode_parts(engine, parts, made, split, wished.separator)
     manifest = _manifest(data, name, found, calls, reading, decided, made)
     standing = _standing(folder, manifest["key"])
     if standing is not None:
@@ -239,7 +240,7 @@ def _from_documents(
     publish.place(made.path, folder / "tokenizer.json")
     publish.write_decisions(folder / "decisions.parquet", decided.decisions)
     publish.write_pairs(folder / "pairs.parquet", pairs)
-    ready = tokenizer.load(made.path)
+    ready = tokenizer.load(made.path, wished.separator)
     written = shards.write(
         folder,
         encode.token_documents(kept, encode.tokens_of(tokens), split),

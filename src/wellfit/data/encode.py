@@ -23,15 +23,21 @@ _TEXTS_AT_ONCE = 1_000_000  # characters
 
 
 def make_tokenizer(
-    engine: Engine, parts: Sequence[File], train: Mapping[str, int], file: str, size: int
+    engine: Engine,
+    parts: Sequence[File],
+    train: Mapping[str, int],
+    file: str,
+    size: int,
+    separator: str = "",
 ) -> File:
     """Parts, the training documents (id → bytes) and the recipe's wishes → `tokenizer.json`."""
     if file:
         path = Path(file).expanduser()
-        tokenizers.load(path)  # a missing or unfit file is told before anything is written
+        tokenizers.load(path, separator)  # a missing or unfit file is told before anything is written
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         task = Task(name=file, files=(File(path, digest),))
-        return engine.map("tokenizer", copy_tokenizer, [task], {}, suffix=".json")[0].file
+        wish = {"separator": separator} if separator else {}
+        return engine.map("tokenizer", copy_tokenizer, [task], wish, suffix=".json")[0].file
     chosen = []
     total = 0
     for one in sorted(train):  # ids are hashes
@@ -40,8 +46,8 @@ def make_tokenizer(
         chosen.append(one)
         total += train[one]
     task = Task("train", tuple(parts), {"ids": chosen})
-    wish = {"vocabulary_size": size}
-    return engine.map("tokenizer", train_tokenizer, [task], wish, suffix=".json")[0].file
+    learn = {"vocabulary_size": size}
+    return engine.map("tokenizer", train_tokenizer, [task], learn, suffix=".json")[0].file
 
 
 def train_tokenizer(task: Task, parameters: Mapping[str, Any], output: Path) -> dict[str, Any]:
@@ -61,21 +67,26 @@ def train_tokenizer(task: Task, parameters: Mapping[str, Any], output: Path) -> 
 
 def copy_tokenizer(task: Task, parameters: Mapping[str, Any], output: Path) -> dict[str, Any]:
     """A `tokenizer.json` → the same, as wellfit reads it."""
-    made = tokenizers.load(task.files[0].path)
+    made = tokenizers.load(task.files[0].path, parameters.get("separator", ""))
     output.write_text(made.json(), encoding="utf-8")
     return {"vocabulary_size": made.vocabulary_size}
 
 
 def encode_parts(
-    engine: Engine, parts: Sequence[File], tokenizer: File, kept: Mapping[str, str]
+    engine: Engine,
+    parts: Sequence[File],
+    tokenizer: File,
+    kept: Mapping[str, str],
+    separator: str = "",
 ) -> list[File]:
     """Parts, tokenizer and the kept ids → files of token ids, one a part, for `tokens_of`."""
+    wish = {"separator": separator} if separator else {}
     tasks = []
     for part in parts:
         wanted = [row["id"] for row in rows(part.path, names=["id"]) if row["id"] in kept]
         if wanted:
             tasks.append(Task(part.path.name, (part, tokenizer), {"ids": wanted}))
-    return [result.file for result in engine.map("tokens", encode_part, tasks, {}, suffix=".npy")]
+    return [result.file for result in engine.map("tokens", encode_part, tasks, wish, suffix=".npy")]
 
 
 def tokens_of(files: Sequence[File]) -> Iterator[list[int]]:
@@ -90,7 +101,7 @@ def tokens_of(files: Sequence[File]) -> Iterator[list[int]]:
 
 def encode_part(task: Task, parameters: Mapping[str, Any], output: Path) -> dict[str, Any]:
     """Part, tokenizer and ids → two arrays: bounds of the documents, and all their token ids."""
-    made = tokenizers.load(task.files[1].path)
+    made = tokenizers.load(task.files[1].path, parameters.get("separator", ""))
     wanted = set(task.data["ids"])
     pieces: list[list[int]] = []
     texts: list[str] = []

@@ -57,6 +57,8 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
             "rotary_share",
             "kind",
             "encoder_layers",
+            "weights",
+            "architecture",
         )
     ),
     ("model", "experts"): (("model", "experts", "count"), ("model", "experts", "active")),
@@ -72,6 +74,7 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
         )
     ),
     ("data",): (("data", "sources"), ("data", "tokens")),
+    ("data", "tokenizer"): (("data", "tokenizer", "file"), ("data", "tokenizer", "separator")),
     ("data", "tokens"): tuple(
         ("data", "tokens", key)
         for key in (

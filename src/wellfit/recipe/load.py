@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wellfit.errors import RecipeError
+from wellfit.recipe.base_weights import base_faults
 from wellfit.recipe.callables import call_faults
 from wellfit.recipe.faults import CALLS, Fault, Origin, Origins, fill_in, nearest, validate
 from wellfit.recipe.instead import idle_faults
@@ -69,7 +70,7 @@ class _Layers:
 
     def recipe(self, changes: Iterable[str], main: Origin, known: Known | None) -> Recipe:
         self.change(list(changes), order=10_000)
-        idle = idle_faults(self.values)
+        idle = [*idle_faults(self.values), *base_faults(self.values)]
         added = fill(self.values)
         fill_in(self.values, {path: value for path, (value, _) in added.items()})
         for path, (_, reason) in added.items():

@@ -8,10 +8,13 @@ the rules stated in their reasons and have not been measured yet.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from wellfit.recipe.base_weights import filled as filled_by_weights
+from wellfit.recipe.base_weights import weights_folder
 from wellfit.recipe.families import PRESETS, preset_facts
 from wellfit.recipe.heads import of_examples
 from wellfit.recipe.model_section import GATED, Activation
@@ -61,8 +64,8 @@ def fill(raw: Mapping[str, Any]) -> Filled:
     (3, 1536, False)
     """
     model, train = _section(raw, "model"), _section(raw, "train")
-    filled = _preset(model)
-    published = {path[6:]: value for path, (value, _) in filled.items()}
+    filled = _preset(model) | _weights(raw)
+    published = {path[6:]: value for path, (value, _) in filled.items() if path[:6] == "model."}
     model = {**model, **{path: value for path, value in published.items() if "." not in path}}
     size = model.get("size", "nano")
     if not isinstance(size, str) or size not in DIALS:
@@ -86,8 +89,12 @@ def filled_by(model: Any, path: str) -> str:
     'preset gpt2'
     """
     model = model if isinstance(model, Mapping) else {}
+    if path.startswith("data.tokenizer."):
+        return "model.weights"
     if path.startswith("data.") or path in ("model.head", "model.classes"):
         return "data.examples"
+    if path in _of_weights(model):
+        return "model.weights"
     preset, size = model.get("preset", "none"), model.get("size", "nano")
     if isinstance(preset, str) and preset in PRESETS and path.startswith("model."):
         own = path == "model.size" or path[6:] in PRESETS[preset].facts
@@ -128,6 +135,24 @@ def _preset(model: Mapping[str, Any]) -> Filled:
         reason = "the dial's nearest: it sets the batch and the schedule"
         added["model.size"] = (published.size, reason)
     return added
+
+
+def _weights(raw: Mapping[str, Any]) -> Filled:
+    """What a folder of weights fills, and the position of the dial that is nearest to its width."""
+    added: Filled = dict(filled_by_weights(raw))
+    width = added.get("model.width", (0, ""))[0]
+    if width and "size" not in _section(raw, "model"):
+        nearest = min(DIALS, key=lambda size: abs(math.log(DIALS[size].width / width)))
+        added["model.size"] = (nearest, "the dial's nearest: it sets the batch and the schedule")
+    return added
+
+
+def _of_weights(model: Mapping[str, Any]) -> frozenset[str]:
+    """A `model` section with everything filled → the paths that its weights would fill."""
+    if not weights_folder(model):
+        return frozenset()
+    bare = {key: model[key] for key in ("weights", "architecture") if key in model}
+    return frozenset({"model.architecture", *_weights({"model": bare})})
 
 
 def _model(model: Mapping[str, Any], size: str, dial: Dial) -> Filled:

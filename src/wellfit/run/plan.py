@@ -19,7 +19,7 @@ from wellfit.plan.plan import Plan, plan
 from wellfit.recipe.schema import Recipe
 from wellfit.run.load import load
 from wellfit.run.micro_batch import with_micro_batch
-from wellfit.run.vocabulary import marks_with, vocabulary_of
+from wellfit.run.vocabulary import marks_with, vocabulary_of, widened
 
 if TYPE_CHECKING:
     from wellfit.data.corpus import Corpus
@@ -277,8 +277,10 @@ def _vocabulary(recipe: Recipe, corpus: Corpus | None) -> tuple[int, str]:
     elif file:
         from wellfit.data.tokens.tokenizer import load as load_tokenizer
 
-        return marks_with(recipe, load_tokenizer(Path(file))).vocabulary_size, file
-    return marks(recipe.model.kind, {}, size, 0).vocabulary_size, whose
+        ready = load_tokenizer(Path(file), section.separator if tokens is None else "")
+        return marks_with(recipe, ready).vocabulary_size, file
+    found = widened(recipe, marks(recipe.model.kind, {}, size, 0))
+    return found.vocabulary_size, whose
 
 
 def _local_gpu(folder: Path = NVIDIA) -> str | None:

@@ -163,11 +163,11 @@ def train(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
     return _ready(backend, where="data.tokenizer")
 
 
-def load(file: Path) -> Tokenizer:
+def load(file: Path, separator: str = "") -> Tokenizer:
     """A `tokenizer.json` → the tokenizer; its truncation, padding and templates are taken off.
 
-    The separator is the first of SEPARATORS that the vocabulary has. Raises DataError where the
-    file is missing or no tokenizer, or has no separator.
+    Without a `separator` it is the first of SEPARATORS that the vocabulary has. Raises DataError
+    where the file is missing or no tokenizer, or has no (or not that) separator.
     """
     from tokenizers import Tokenizer as Backend
 
@@ -185,16 +185,22 @@ def load(file: Path) -> Tokenizer:
             where=str(file),
             way_out=way_out,
         ) from fault
-    return _ready(backend, where=str(file))
+    return _ready(backend, where=str(file), wanted=separator)
 
 
-def _ready(backend: Any, *, where: str) -> Tokenizer:
+def _ready(backend: Any, *, where: str, wanted: str = "") -> Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     # A document may *speak* of `<|endoftext|>`: special names in it are text like any other.
     backend.encode_special_tokens = True
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    separator = next((name for name in SEPARATORS if name in vocabulary), None)
+    if wanted and wanted not in vocabulary:
+        raise DataError(
+            f"the vocabulary has no entry {wanted!r} to stand between documents",
+            where=where,
+            way_out="Name another one as data.tokenizer.separator, as it is written there.",
+        )
+    separator = wanted or next((name for name in SEPARATORS if name in vocabulary), None)
     if separator is None:
         raise DataError(
             "the vocabulary has no token that can stand between documents",
