@@ -33,7 +33,9 @@ def make_tokenizer(
     """Parts, the training documents (id → bytes) and the recipe's wishes → `tokenizer.json`."""
     if file:
         path = Path(file).expanduser()
-        tokenizers.load(path, separator)  # a missing or unfit file is told before anything is written
+        tokenizers.load(
+            path, separator
+        )  # a missing or unfit file is told before anything is written
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         task = Task(name=file, files=(File(path, digest),))
         wish = {"separator": separator} if separator else {}

@@ -17,7 +17,7 @@ from typing import Any
 from wellfit.recipe.hub_config import (
     FAMILIES,
     PLAIN,
-    Unlike,
+    UnlikeError,
     family_of,
     model_facts,
     text_config,
@@ -59,7 +59,7 @@ class Base:
     """Its model's end of text, as it is written in the tokenizer; empty where nobody says."""
 
 
-class Faulty(ValueError):
+class FaultyWeightsError(ValueError):
     """What is wrong with a folder of weights, as a sentence with its way out."""
 
 
@@ -72,7 +72,7 @@ def weights_folder(model: Any) -> str:
 def read_base(model: Mapping[str, Any]) -> Base | None:
     """A `model` section as written → what its weights say; None without them, or if they are gone.
 
-    Raises Faulty where the folder is there and cannot be used.
+    Raises FaultyWeightsError where the folder is there and cannot be used.
     """
     named = weights_folder(model)
     folder = Path(named).expanduser()
@@ -83,7 +83,7 @@ def read_base(model: Mapping[str, Any]) -> Base | None:
         return _run_base(folder)
     if not (folder / CONFIG).is_file():
         inside = "is no folder" if not folder.is_dir() else f"has no {CONFIG} and no recipe.yaml"
-        raise Faulty(
+        raise FaultyWeightsError(
             f"{folder} {inside}; give a folder in the layout of Hugging Face, an export, or a run"
         )
     return hub_base(folder, str(wanted) if wanted in ("own", "transformers") else "")
@@ -92,14 +92,14 @@ def read_base(model: Mapping[str, Any]) -> Base | None:
 def hub_base(folder: Path, architecture: str = "") -> Base:
     """A folder with a `config.json` → what it says, for our parts where they know its family.
 
-    `architecture` is as the recipe writes it. Raises Faulty where the file cannot be read or asks
+    `architecture` is as the recipe writes it. Raises FaultyWeightsError where the file cannot be read or asks
     for what is not there.
     """
     config = _json(folder / CONFIG)
     family, kind = family_of(config), config.get("model_type")
     foreign = architecture == "transformers" or (not family and architecture != "own")
     if not family and not foreign:
-        raise Faulty(
+        raise FaultyWeightsError(
             f"{folder / CONFIG}: model_type {kind} is none of {', '.join(FAMILIES)}; set "
             "model.architecture to transformers"
         )
@@ -109,8 +109,8 @@ def hub_base(folder: Path, architecture: str = "") -> Base:
     else:
         try:
             facts = model_facts(config)
-        except Unlike as unlike:
-            raise Faulty(
+        except UnlikeError as unlike:
+            raise FaultyWeightsError(
                 f"{folder / CONFIG}: {unlike}; set model.architecture to transformers, which "
                 "computes it with the library of that name"
             ) from unlike
@@ -137,14 +137,16 @@ def _foreign(
     kind = config.get("model_type")
     sided = config.get("is_encoder_decoder") or kind in SEQUENCE_KINDS
     if sided or ("ForCausalLM" not in built and "LMHead" not in built and built):
-        raise Faulty(
+        raise FaultyWeightsError(
             f"{folder / CONFIG}: {built or kind} is no decoder that writes text from left to right "
             "(…ForCausalLM), and other weights are not taken up yet; train model.kind encoder or "
             "encoder_decoder from first weights"
         )
     vocabulary = inner.get("vocab_size")
     if not isinstance(vocabulary, int) or vocabulary < 2:
-        raise Faulty(f"{folder / CONFIG}: vocab_size is {vocabulary!r}, not a whole number")
+        raise FaultyWeightsError(
+            f"{folder / CONFIG}: vocab_size is {vocabulary!r}, not a whole number"
+        )
     keys = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len")
     longest = next((inner[key] for key in keys if isinstance(inner.get(key), int)), 1_048_576)
     return {"architecture": "transformers", "vocabulary_size": vocabulary}, longest
@@ -158,9 +160,9 @@ def _run_base(folder: Path) -> Base:
     try:
         recipe = load_recipe(file)
     except RecipeError as error:
-        raise Faulty(f"{file} cannot be read: {error.faults[0]}") from error
+        raise FaultyWeightsError(f"{file} cannot be read: {error.faults[0]}") from error
     if recipe.model.foreign:
-        raise Faulty(
+        raise FaultyWeightsError(
             f"{folder} is a run of {'model.module' if recipe.model.module else 'transformers'}, "
             "whose weights fit no other recipe; write it with `wellfit export` first"
         )
@@ -172,7 +174,9 @@ def _run_base(folder: Path) -> Base:
     pointer = _json(folder / "corpus.json")
     size = pointer.get("vocabulary_size")
     if not isinstance(size, int):
-        raise Faulty(f"{folder / 'corpus.json'} does not say how many entries its corpus has")
+        raise FaultyWeightsError(
+            f"{folder / 'corpus.json'} does not say how many entries its corpus has"
+        )
     facts |= {"vocabulary_size": size, "preset": "none", "architecture": "own"}
     tokenizer = folder / str(pointer.get("folder", "")) / TOKENIZER
     longest = recipe.model.context
@@ -226,7 +230,7 @@ def filled(raw: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     model, data = _section(raw, "model"), _section(raw, "data")
     try:
         base = read_base(model)
-    except Faulty:
+    except FaultyWeightsError:
         base = None
     if base is None:
         return {}
@@ -253,7 +257,7 @@ def base_faults(raw: Mapping[str, Any]) -> list[tuple[Place, str]]:
     place: Place = ("model", "weights")
     try:
         base = read_base(model)
-    except Faulty as fault:
+    except FaultyWeightsError as fault:
         return [(place, f"model.weights: {fault}")]
     if base is None:
         left_out = [key for key in _SHAPE if key not in model]
@@ -311,15 +315,15 @@ def _value(model: Mapping[str, Any], path: str) -> Any:
 
 
 def _json(file: Path, *, needed: bool = True) -> dict[str, Any]:
-    """A JSON file → its object; empty where it is missing and not needed. Raises Faulty."""
+    """A JSON file → its object; empty where it is missing and not needed. Raises FaultyWeightsError."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         if not needed:
             return {}
-        raise Faulty(f"{file} cannot be read as JSON ({error})") from error
+        raise FaultyWeightsError(f"{file} cannot be read as JSON ({error})") from error
     if not isinstance(found, dict):
-        raise Faulty(f"{file} holds no JSON object")
+        raise FaultyWeightsError(f"{file} holds no JSON object")
     return found
 
 

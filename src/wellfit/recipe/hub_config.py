@@ -13,7 +13,7 @@ from typing import Any
 Config = Mapping[str, Any]
 
 
-class Unlike(ValueError):
+class UnlikeError(ValueError):
     """What a configuration asks for and our parts do not do, as a sentence."""
 
 
@@ -54,7 +54,7 @@ def text_config(config: Config) -> Config:
 def model_facts(config: Config) -> dict[str, Any]:
     """A configuration of one of FAMILIES → settings of `model`; `context` is the longest it has.
 
-    Raises Unlike for what our parts do not do, and for a number that is missing or none.
+    Raises UnlikeError for what our parts do not do, and for a number that is missing or none.
 
     >>> facts = model_facts({"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2,
     ...                      "num_attention_heads": 4, "intermediate_size": 96, "vocab_size": 99})
@@ -62,7 +62,9 @@ def model_facts(config: Config) -> dict[str, Any]:
     (64, 4, 10000.0, 99)
     """
     if config.get("quantization_config"):
-        raise Unlike("its weights are quantized, and training begins with whole numbers of bits")
+        raise UnlikeError(
+            "its weights are quantized, and training begins with whole numbers of bits"
+        )
     facts = {**PLAIN, **FAMILIES[family_of(config)](text_config(config))}
     return {key: float(value) if key in FLOATS else value for key, value in facts.items()}
 
@@ -121,7 +123,7 @@ def _like_llama(
 def _llama(config: Config) -> dict[str, Any]:
     of_attention, of_rest = config.get("attention_bias", False), config.get("mlp_bias", False)
     if bool(of_attention) != bool(of_rest):
-        raise Unlike(
+        raise UnlikeError(
             f"attention_bias {of_attention} with mlp_bias {of_rest} gives biases to a part of the "
             "linear layers"
         )
@@ -196,7 +198,7 @@ def _mixture(config: Config, count: int, normalise: bool, active: int) -> dict[s
 def _gemma(config: Config) -> dict[str, Any]:
     _only(config, "attention_bias", False, False)
     if config.get("use_bidirectional_attention"):
-        raise Unlike("use_bidirectional_attention lets tokens read later ones")
+        raise UnlikeError("use_bidirectional_attention lets tokens read later ones")
     # The first Gemma files said `gelu` and meant its tanh form, which `transformers` takes.
     acts = {**ACTIVATIONS, "gelu": "geglu"} if config.get("model_type") == "gemma" else ACTIVATIONS
     found = _like_llama(
@@ -233,7 +235,7 @@ def _gemma3(config: Config) -> dict[str, Any]:
     if nested and "sliding_attention" in ropes:  # type: ignore[operator]
         near = _rope(ropes["sliding_attention"])  # type: ignore[index]
         if near.get("rope_type", "default") != "default":
-            raise Unlike(f"rope_type {near['rope_type']} in layers with a window")
+            raise UnlikeError(f"rope_type {near['rope_type']} in layers with a window")
         local = near.get("rope_theta", local)
     windows = _windows(config, _whole(config, "sliding_window", 4096), every=every)
     return {
@@ -252,7 +254,7 @@ def _gemma_later(config: Config) -> dict[str, Any]:
     found = {**_gemma({**config, "rope_parameters": None, "rope_scaling": None}), "post_norm": True}
     scale = config.get("query_pre_attn_scalar", 256)
     if scale != found["head_width"]:
-        raise Unlike(
+        raise UnlikeError(
             f"query_pre_attn_scalar {scale} scales scores by another number than the "
             f"{found['head_width']} features of a head"
         )
@@ -279,13 +281,13 @@ def _windows(config: Config, window: int, *, every: int) -> dict[str, Any]:
     ]
     known = {"sliding_attention": True, "full_attention": False}
     if not isinstance(kinds, Sequence) or len(kinds) != layers or set(kinds) - known.keys():
-        raise Unlike(f"layer_types {kinds} are not one of {', '.join(known)} a layer")
+        raise UnlikeError(f"layer_types {kinds} are not one of {', '.join(known)} a layer")
     local = [known[kind] for kind in kinds]
     if not any(local):
         return {"window": 0, "global_every": 0}
     n = local.index(False) + 1 if not all(local) else 0
     if local != [not (n and (layer + 1) % n == 0) for layer in range(layers)]:
-        raise Unlike("layer_types are no pattern in which every n-th layer sees everything")
+        raise UnlikeError("layer_types are no pattern in which every n-th layer sees everything")
     # Where the list is shorter than the pattern, the pattern is kept: it says no more of these.
     return {"window": window, "global_every": n}
 
@@ -307,7 +309,7 @@ def _rotary(config: Config, base: float) -> dict[str, Any]:
     }
     kind = rope.get("rope_type", "default")
     if kind not in ROPE_KINDS:
-        raise Unlike(
+        raise UnlikeError(
             f"rope_type {kind} is none of {', '.join(ROPE_KINDS)}, the rotary positions there are"
         )
     found["rope_scaling.kind"] = ROPE_KINDS[kind]
@@ -318,7 +320,7 @@ def _rotary(config: Config, base: float) -> dict[str, Any]:
     original = original or config.get("max_position_embeddings", 0)
     factor = rope.get("factor")
     if factor is None:
-        raise Unlike(f"rope_type {kind} has no factor")
+        raise UnlikeError(f"rope_type {kind} has no factor")
     found["rope_scaling.factor"] = factor
     if kind == "llama3":
         found |= {
@@ -341,21 +343,21 @@ def _rotary(config: Config, base: float) -> dict[str, Any]:
 def _activation(config: Config, key: str, default: str, known: Mapping[str, str]) -> str:
     named = config.get(key) or default
     if named not in known:
-        raise Unlike(f"{key} {named} is none of {', '.join(known)}")
+        raise UnlikeError(f"{key} {named} is none of {', '.join(known)}")
     return known[named]
 
 
 def _whole(config: Config, key: str, default: int | None = None) -> int:
     value = config.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise Unlike(f"{key} is {value!r}, not a whole number")
+        raise UnlikeError(f"{key} is {value!r}, not a whole number")
     return value
 
 
 def _only(config: Config, key: str, default: Any, wanted: Any) -> None:
     found = config.get(key, default)
     if (found or None) != (wanted or None):
-        raise Unlike(f"{key} {found} is not what our parts do ({wanted})")
+        raise UnlikeError(f"{key} {found} is not what our parts do ({wanted})")
 
 
 FAMILIES: dict[str, Callable[[Config], dict[str, Any]]] = {

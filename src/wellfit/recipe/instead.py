@@ -36,7 +36,7 @@ INSTEAD: dict[Place, tuple[tuple[str, ...], str]] = {
 
 Two origins of data beside each other have a sentence of their own in the schema."""
 ORIGINS = ("sources", "tokens", "examples")
-USUAL = {("model", "architecture"): "own"}
+USUAL: dict[Place, str] = {("model", "architecture"): "own"}
 """The value of a setting with which it takes the place of nothing, where that is not None."""
 
 

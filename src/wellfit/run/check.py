@@ -72,11 +72,13 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         )
     count = started.data["parameters"]
     about = f"Model {recipe.model.size}: {count:,} parameters"
-    if recipe.model.module is None:
+    if not recipe.model.foreign:
         flops = flops_per_token(recipe.model, entries, target_share=target_share(recipe))
         about += f", {flops / 1e6:,.1f} MFLOP a token"
     else:
-        about = f"Model {recipe.model.module.name}: {count:,} parameters, its arithmetic unknown"
+        module = recipe.model.module
+        named = recipe.model.weights if module is None else module.name
+        about = f"Model {named}: {count:,} parameters, its arithmetic unknown"
     lines = [
         corpus_lines(corpus),
         about,

@@ -70,7 +70,7 @@ def plan_file(
 
         measured = calibrate(recipe, vocabulary_size, corpus)
 
-    if recipe.model.module is not None:
+    if recipe.model.foreign:
         from wellfit.run.parts import model_shapes
 
         return plan_guest(
@@ -141,15 +141,15 @@ def machine_of_run(recipe: Recipe) -> tuple[Machine, Precision]:
 def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> Plan:
     """A recipe and its corpus, as a run begins → its plan on the device that torch will use."""
     machine, precision = machine_of_run(recipe)
-    if recipe.model.module is not None:
+    if recipe.model.foreign:
         from wellfit.run.parts import model_shapes
 
         return plan_guest(
             recipe,
             machine,
             precision,
-            model_shapes(recipe, corpus.vocabulary_size),
-            vocabulary_size=corpus.vocabulary_size,
+            model_shapes(recipe, vocabulary_of(recipe, corpus)),
+            vocabulary_size=vocabulary_of(recipe, corpus),
             vocabulary_origin="its corpus",
             counts=counts_of(corpus, recipe),
         )

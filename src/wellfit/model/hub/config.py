@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from wellfit.errors import RunError
-from wellfit.recipe.hub_config import FAMILIES, Unlike, model_facts
+from wellfit.recipe.hub_config import FAMILIES, UnlikeError, model_facts
 from wellfit.recipe.schema import Model
 
 CLASSES = {
@@ -65,7 +65,7 @@ def differences(model: Model, family: str) -> list[str]:
     spoken = model.model_copy(update={"activation": usual})
     try:
         facts = model_facts(hub_config(spoken, family, vocabulary_size=model.vocabulary_size or 2))
-    except Unlike as unlike:
+    except UnlikeError as unlike:
         return [str(unlike)]
     dumped = model.model_dump()
     found = []
