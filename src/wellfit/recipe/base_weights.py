@@ -92,8 +92,8 @@ def read_base(model: Mapping[str, Any]) -> Base | None:
 def hub_base(folder: Path, architecture: str = "") -> Base:
     """A folder with a `config.json` → what it says, for our parts where they know its family.
 
-    `architecture` is as the recipe writes it. Raises FaultyWeightsError where the file cannot be read or asks
-    for what is not there.
+    `architecture` is as the recipe writes it. Raises FaultyWeightsError where the file cannot be
+    read or asks for what is not there.
     """
     config = _json(folder / CONFIG)
     family, kind = family_of(config), config.get("model_type")
@@ -315,7 +315,10 @@ def _value(model: Mapping[str, Any], path: str) -> Any:
 
 
 def _json(file: Path, *, needed: bool = True) -> dict[str, Any]:
-    """A JSON file → its object; empty where it is missing and not needed. Raises FaultyWeightsError."""
+    """A JSON file → its object; empty where it is missing and not needed.
+
+    Raises FaultyWeightsError.
+    """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
