@@ -95,7 +95,7 @@ def hub_base(folder: Path, architecture: str = "") -> Base:
     `architecture` is as the recipe writes it. Raises FaultyWeightsError where the file cannot be
     read or asks for what is not there.
     """
-    config = _json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     family, kind = family_of(config), config.get("model_type")
     foreign = architecture == "transformers" or (not family and architecture != "own")
     if not family and not foreign:
@@ -171,7 +171,7 @@ def _run_base(folder: Path) -> Base:
     for path in _OF_RUNS:
         section, _, key = path.rpartition(".")
         facts[path] = dumped[section][key] if section else dumped[key]
-    pointer = _json(folder / "corpus.json")
+    pointer = read_json(folder / "corpus.json")
     size = pointer.get("vocabulary_size")
     if not isinstance(size, int):
         raise FaultyWeightsError(
@@ -197,14 +197,14 @@ def end_of_text(folder: Path, config: Mapping[str, Any]) -> str:
     `tokenizer_config.json` names it; else the first id that `generation_config.json` or
     `config.json` gives, looked up in `tokenizer.json`. Empty where none of them says.
     """
-    named = _json(folder / "tokenizer_config.json", needed=False).get("eos_token")
+    named = read_json(folder / "tokenizer_config.json", needed=False).get("eos_token")
     named = named.get("content") if isinstance(named, Mapping) else named
     if isinstance(named, str) and named:
         return named
     ids = end_ids(folder, config)
     if not ids or not (folder / TOKENIZER).is_file():
         return ""
-    told = _json(folder / TOKENIZER)
+    told = read_json(folder / TOKENIZER)
     for one in told.get("added_tokens") or ():
         if one.get("id") == ids[0]:
             return str(one.get("content", ""))
@@ -219,7 +219,7 @@ def end_of_text(folder: Path, config: Mapping[str, Any]) -> str:
 def end_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
     """A folder and its configuration → the ids that end a text, the main one first."""
     found: list[int] = []
-    for told in (config, _json(folder / "generation_config.json", needed=False)):
+    for told in (config, read_json(folder / "generation_config.json", needed=False)):
         ids = told.get("eos_token_id")
         found += [one for one in (ids if isinstance(ids, list) else [ids]) if isinstance(one, int)]
     return tuple(dict.fromkeys(found))
@@ -314,7 +314,7 @@ def _value(model: Mapping[str, Any], path: str) -> Any:
     return holder.get(key) if isinstance(holder, Mapping) else None
 
 
-def _json(file: Path, *, needed: bool = True) -> dict[str, Any]:
+def read_json(file: Path, *, needed: bool = True) -> dict[str, Any]:
     """A JSON file → its object; empty where it is missing and not needed.
 
     Raises FaultyWeightsError.

@@ -85,7 +85,9 @@ def corruption(recipe: Recipe, found: Marks, key: tuple[object, ...]) -> Corrupt
             return None
 
 
-def model_shapes(recipe: Recipe, vocabulary_size: int) -> tuple[Shape, ...] | None:
+def model_shapes(
+    recipe: Recipe, vocabulary_size: int, run: Path | None = None
+) -> tuple[Shape, ...] | None:
     """A recipe whose layers are not ours → its tensors, without making them; None if that fails.
 
     It is built on torch's device `meta`, which knows shapes and no numbers.
@@ -93,7 +95,7 @@ def model_shapes(recipe: Recipe, vocabulary_size: int) -> tuple[Shape, ...] | No
     try:
         with seeded("shapes", torch.device("cpu")), torch.device("meta"):
             if recipe.model.module is None:
-                module = empty_foreign(config_folder(recipe, None), vocabulary_size)
+                module = empty_foreign(config_folder(recipe, run), vocabulary_size)
             else:
                 module = made(_function(recipe), "", recipe.model, vocabulary_size)
         if isinstance(module, LanguageModel):

@@ -62,7 +62,7 @@ def plan_file(
     recipe = load(path, changes)
     machine, precision = settle_machine(recipe, gpu_name)
     corpus = built_corpus(recipe)
-    vocabulary_size, origin = _vocabulary(recipe, corpus)
+    vocabulary_size, origin = vocabulary(recipe, corpus)
     recipe = with_micro_batch(recipe, machine, precision, vocabulary_size)
     measured = None
     if calibrated:
@@ -265,7 +265,7 @@ def packings_of(corpus: Corpus, recipe: Recipe) -> dict[str, Packed]:
     return packed_by_each(table.first_token, table.tokens, recipe.model.context)
 
 
-def _vocabulary(recipe: Recipe, corpus: Corpus | None) -> tuple[int, str]:
+def vocabulary(recipe: Recipe, corpus: Corpus | None) -> tuple[int, str]:
     """A recipe and its corpus, if any → entries of the model, marks included, and whose."""
     if corpus is not None:
         return vocabulary_of(recipe, corpus), "its corpus"

@@ -202,7 +202,7 @@ def generate_from_run(
     top_p: float = 0.95,
     which: str = "",
 ) -> Iterator[str]:
-    """A run folder and a prompt → pieces of the continuation as they are drawn.
+    """A run folder, or a folder of weights, and a prompt → pieces of what goes on, as drawn.
 
     `which` is as for `choose_checkpoint`. Where the tokens came without a tokenizer, the prompt
     and what follows it are ids with spaces between them.
@@ -211,6 +211,7 @@ def generate_from_run(
     from wellfit.generation.generate import empty_cache, generate
     from wellfit.generation.prompts import continuing
     from wellfit.generation.text import stream_text
+    from wellfit.run.folder_text import generate_from_folder, is_weights_folder
     from wellfit.run.prompting import prompt_of, refuse_without_text
 
     limits = {
@@ -224,6 +225,8 @@ def generate_from_run(
     if wrong:
         raise WellfitError("; ".join(wrong), where="generate")
     sampling = Sampling(tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    if is_weights_folder(run):
+        return generate_from_folder(run, prompt, sampling)
     trained = open_run(run, which)
     refuse_without_text(trained.recipe)  # before a prompt is printed
     empty_cache(trained.model)

@@ -6,7 +6,8 @@ have to be unpickled are refused before the library sees them.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,16 +69,17 @@ def load_foreign(folder: Path, vocabulary_size: int) -> tuple[nn.Module, Loaded]
     except Exception as error:  # as above
         raise _unknown(folder, error) from error
     try:
-        module, found = library.AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            trust_remote_code=False,
-            use_safetensors=True,
-            local_files_only=True,
-            dtype=torch.float32,
-            attn_implementation=_way(config),
-            output_loading_info=True,
-        )
+        with _without_bars(library):
+            module, found = library.AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=config,
+                trust_remote_code=False,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                attn_implementation=_way(config),
+                output_loading_info=True,
+            )
     except ValueError as error:
         raise _unknown(folder, error) from error
     except Exception as error:  # as above
@@ -127,12 +129,15 @@ def empty_foreign(folder: Path, vocabulary_size: int) -> nn.Module:
     return module
 
 
-def foreign_config(module: nn.Module, vocabulary_size: int) -> dict[str, Any]:
-    """A module of transformers → its `config.json`."""
-    config = json.loads(module.config.to_json_string(use_diff=False))  # type: ignore[union-attr,operator]
-    assert isinstance(config, dict)
-    kept = {key: value for key, value in config.items() if not key.startswith("_")}
-    return kept | {"vocab_size": vocabulary_size, "architectures": [type(module).__name__]}
+def save_foreign(module: nn.Module, folder: Path, *, dtype: torch.dtype, shard_bytes: int) -> None:
+    """A module of transformers and a folder that exists → it stands there as the library saves it.
+
+    The module is in `dtype` afterwards.
+    """
+    saved: Any = module
+    saved.config.use_cache = True
+    with _without_bars(transformers_library()):
+        saved.to(dtype).save_pretrained(folder, max_shard_size=shard_bytes)
 
 
 def _grow(module: Any, vocabulary_size: int) -> None:
@@ -143,6 +148,19 @@ def _grow(module: Any, vocabulary_size: int) -> None:
     with torch.no_grad():
         for table in tables.values():
             table[old:] = table[:old].mean(dim=0)
+
+
+@contextmanager
+def _without_bars(library: ModuleType) -> Iterator[None]:
+    """The library draws bars on standard error, where ours are."""
+    told = library.utils.logging
+    shown = told.is_progress_bar_enabled()
+    told.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            told.enable_progress_bar()
 
 
 def _tables(module: Any) -> list[Any]:

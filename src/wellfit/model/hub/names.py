@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from wellfit.recipe.schema import Model
 from wellfit.recipe.shapes import shape_table
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FAMILIES = (
     "gpt2", "llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "mixtral", "gemma", "gemma2",
@@ -91,9 +91,12 @@ class Stored:
     def read(self, found: Sequence[Tensor]) -> Tensor:
         """The tensors of `names` → ours.
 
+        >>> import torch
         >>> Stored(("c_attn",), "turned", 1, 3).read([torch.arange(6.0)[None]]).tolist()
         [[2.0], [3.0]]
         """
+        import torch  # here, so that names alone need none
+
         tensor = torch.stack(list(found)) if len(self.names) > 1 else found[0]
         if self.change == "turned" and tensor.ndim > 1:
             tensor = tensor.transpose(-1, -2)
@@ -143,6 +146,8 @@ def joined(stored: Names, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     The inverse of `Stored.read` over all of them; nothing is copied that need not be.
     """
+    import torch
+
     pieces: dict[str, dict[int, Tensor]] = {}
     turned: dict[str, bool] = {}
     for name, place in stored.items():

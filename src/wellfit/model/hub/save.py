@@ -61,6 +61,7 @@ def save_tensors(
         writing = folder / f"{file}.writing"
         try:
             save_file(part, str(writing), metadata={"format": "pt"})
+            writing.chmod(0o644)  # the library lets nobody else read it
             writing.replace(folder / file)
         except Exception as error:  # the library raises its own for a full disk
             writing.unlink(missing_ok=True)
