@@ -265,7 +265,9 @@ def _qwen_window(config: Config) -> dict[str, Any]:
     if not config.get("use_sliding_window"):
         return {}
     layers = _whole(config, "num_hidden_layers")
-    first = _whole(config, "max_window_layers", 28)
+    first = config.get("max_window_layers", 28)
+    if not isinstance(first, int):
+        raise UnlikeError(f"max_window_layers is {first!r}, not a whole number")
     kinds = ["full_attention"] * min(first, layers)
     kinds += ["sliding_attention"] * (layers - len(kinds))
     told = {"layer_types": kinds, **{k: v for k, v in config.items() if v is not None}}

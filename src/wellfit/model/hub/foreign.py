@@ -117,7 +117,20 @@ def as_guest(
     """A module of transformers → our guest; RunError where it would not train as it should."""
     module.config.use_cache = False  # type: ignore[union-attr]
     guest = Guest(module, context=context, vocabulary_size=vocabulary_size)
-    refuse_unfit(guest, document_mask=document_mask)
+    try:
+        refuse_unfit(guest, document_mask=document_mask)
+    except RunError as refused:
+        named = type(module).__name__
+        try:
+            refuse_unfit(guest, document_mask=False)
+        except RunError as error:
+            raise RunError(f"{named}: {error.what}", where=WHERE) from error
+        raise RunError(
+            f"{named} cannot keep the documents of a row apart: {refused.what}",
+            where="train.document_mask=true",
+            way_out="Set train.document_mask=false: a document then reads those before it in its "
+            "row. With data.examples also set data.packing=padded: then there are none before it.",
+        ) from refused
     return guest
 
 

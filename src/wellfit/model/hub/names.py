@@ -47,7 +47,7 @@ _BLOCK = {
     "feedforward.down": "mlp.down_proj",
 }
 # Gemma 2 and 3 have norms on both sides, so that the names of the inner ones differ.
-_BOTH_SIDES = _BLOCK | {
+BOTH_SIDES = _BLOCK | {
     "attention_post_norm": "post_attention_layernorm",
     "feedforward_norm": "pre_feedforward_layernorm",
     "feedforward_post_norm": "post_feedforward_layernorm",
@@ -188,7 +188,7 @@ def _stored(name: str, model: Model, family: str) -> Stored:
         last = called[owner.rpartition(".")[2]]
         numbers = range(model.experts.count)
         return Stored(tuple(f"{inside}{where}.experts.{n}.{last}.{kind}" for n in numbers))
-    block = _BOTH_SIDES if model.post_norm else _BLOCK
+    block = BOTH_SIDES if model.post_norm else _BLOCK
     change = less if owner.endswith("norm") else ""
     return Stored((f"{inside}{block[owner]}.{kind}",), change)  # type: ignore[arg-type]
 
