@@ -8,10 +8,22 @@ from typing import Any
 
 import pytest
 import torch
-from hub_families import KINDS, change_config, far, ours_of, reference_of, saved, tokens
+from hub_families import (
+    KINDS,
+    change_config,
+    far,
+    ours_of,
+    reference_of,
+    saved,
+    section_of,
+    tokens,
+)
 
 from wellfit.model.hub.config import family_for, hub_config
+from wellfit.model.hub.load import load_hub
 from wellfit.model.hub.save import own_tensors, save_tensors, write_json
+from wellfit.model.transformer import Transformer
+from wellfit.recipe.hub_config import model_facts
 
 transformers = pytest.importorskip("transformers")
 STORIES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "model" / "stories260K"
@@ -86,6 +98,54 @@ def test_names_without_what_stands_in_front_are_found(kind: str, tmp_path: Path)
     ours, told = ours_of(folder)
     assert far(ours, reference) <= 1e-5 * 10
     assert told.told == ()
+
+
+@pytest.mark.parametrize("before", ["language_model.model.", "model.language_model."])
+def test_the_text_model_of_one_that_also_sees_is_taken(before: str, tmp_path: Path) -> None:
+    """As files of Gemma 3 with images have it, and their configuration. Break: forget `text_config`
+    or either prefix."""
+    from safetensors.torch import load_file, save_file
+
+    reference = reference_of("gemma3_text")
+    folder = saved(reference, tmp_path / "theirs")
+    weights = load_file(folder / "model.safetensors")
+    moved = {before + name.removeprefix("model."): one for name, one in weights.items()}
+    moved["vision_tower.patch.weight"] = torch.ones(2)
+    save_file(moved, str(folder / "model.safetensors"))
+
+    def nested(config: dict[str, Any]) -> None:
+        inner = dict(config)
+        config.clear()
+        config.update(model_type="gemma3", text_config=inner, vision_config={"hidden_size": 2})
+
+    change_config(folder, nested)
+    ours, told = ours_of(folder)
+    assert far(ours, reference) <= 1e-4
+    assert told.told == ("1 tensor for images is left out",)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3", "gemma3_text"])
+def test_a_head_of_classes_goes_out_and_in(kind: str, tmp_path: Path) -> None:
+    """As …ForSequenceClassification, which reads the last token. Break: leave its pad_token_id out
+    of the configuration; or name the head as that of tokens."""
+    folder = saved(reference_of(kind), tmp_path / "theirs")
+    config = json.loads((folder / "config.json").read_text())
+    facts = model_facts(config) | {"head": "classes", "classes": 3, "tie_embeddings": False}
+    model = Transformer(*section_of(facts))
+    assert load_hub(model, folder, kind).told
+    with torch.no_grad():
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+    out = written(model, tmp_path / "ours")
+    change_config(out, lambda told: told.update(pad_token_id=2))
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(out).eval()
+    ids = tokens().clamp(min=3)
+    with torch.no_grad():
+        found = model.logits(model.hidden(ids))[:, -1]
+        expected = theirs(ids).logits
+    assert expected.std() > 0.3
+    assert float((found - expected).abs().max()) <= 1e-4
+    again = Transformer(*section_of(facts))
+    assert load_hub(again, out, kind).told == ()
 
 
 def test_configurations_of_transformers_4_mean_the_same(tmp_path: Path) -> None:

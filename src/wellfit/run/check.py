@@ -84,6 +84,7 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         about,
         f"Step: {rows} rows of {recipe.model.context} tokens in micro-batches of "
         f"{recipe.train.micro_batch}; {batches.rows_per_epoch / rows:,.1f} steps an epoch",
+        *(f"Weights: {one}" for one in getattr(model, "told", ())),
         packing_lines(packings_of(corpus, recipe), recipe.data.packing),
         *plan_lines(made),
         *([warning] if warning else []),

@@ -85,7 +85,7 @@ def differences(model: Model, family: str) -> list[str]:
         if ours != fact:
             told = str(fact).lower() if isinstance(fact, bool) else fact
             found.append(f"model.{path} {told} (not {str(ours).lower()})")
-    if model.head == "span" or (model.head == "classes" and family == "gpt2"):
+    if model.head == "span":
         found.append(f"model.head tokens (not {model.head})")
     return found
 
@@ -117,8 +117,8 @@ def hub_config(
     classes = model.head == "classes"
     built = "GPT2LMHeadModel" if family == "gpt2" else f"{CLASSES[family]}ForCausalLM"
     if classes:
-        built = f"{CLASSES[family].removesuffix('3Text')}ForSequenceClassification"
-        built = "Gemma3TextForSequenceClassification" if family == "gemma3_text" else built
+        named = "Gemma3Text" if family == "gemma3_text" else CLASSES[family]
+        built = f"{named}ForSequenceClassification"
     common = {
         "architectures": [built],
         "model_type": family,

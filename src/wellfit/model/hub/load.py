@@ -223,9 +223,10 @@ def _fill(model: Transformer, tensors: Tensors, stored: Mapping[str, Stored]) ->
         for name, place in taken.items():
             tensor = place.read(tensors.read(place.names))
             told += _copied(name, parameters[name], tensor, model.model.head)
-    unneeded = [name for name in tensors.shapes if name.startswith(UNNEEDED[3:])]
+    unneeded = [name for name in tensors.shapes if any(part in name for part in UNNEEDED[3:])]
     if unneeded:
-        told.append(f"{len(unneeded)} tensors for images are left out")
+        what = "tensor for images is" if len(unneeded) == 1 else "tensors for images are"
+        told.append(f"{len(unneeded)} {what} left out")
     return Loaded(frozenset(taken), tuple(dict.fromkeys(told)))
 
 
