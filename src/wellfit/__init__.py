@@ -20,7 +20,9 @@ if TYPE_CHECKING:
         coord_check,
         diagnose,
         evaluate,
+        export,
         generate,
+        inspect_model,
         load_recipe,
         lr_find,
         train,
@@ -35,14 +37,16 @@ __all__ = [
     "coord_check",
     "diagnose",
     "evaluate",
+    "export",
     "generate",
+    "inspect_model",
     "load_recipe",
     "lr_find",
     "train",
 ]
 
 _HOME = dict.fromkeys(
-    ("coord_check", "diagnose", "evaluate", "generate", "load_recipe", "lr_find", "train"),
+    (name for name in __all__ if name not in ("WellfitError", "__version__")),
     "wellfit.api",
 )
 _HOME["WellfitError"] = "wellfit.errors"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from wellfit.diagnosis import Diagnosis
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from wellfit.records import Evaluated
     from wellfit.run.conclude import Outcome
     from wellfit.run.coord_check import Coordinates
+    from wellfit.run.export import Exported
+    from wellfit.run.inspect import Inspected
     from wellfit.run.lr_find import RateAdvice
 
 
@@ -133,7 +135,7 @@ def generate(
     temperature: float = 0.8,
     checkpoint: str | int = "",
 ) -> str:
-    """A run folder and a prompt → the continuation that a checkpoint writes.
+    """A run folder, or a folder of weights, and a prompt → the continuation that its model writes.
 
     `checkpoint` is `best`, `last` or a step; by default the best where the run keeps one.
     """
@@ -149,3 +151,31 @@ def generate(
             which=str(checkpoint),
         )
     )
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    checkpoint: str | int = "",
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+) -> Exported:
+    """A run folder → its model in the layout of Hugging Face at `out`, with a model card.
+
+    `checkpoint` is `best`, `last` or a step; by default the best where the run keeps one. Raises
+    RunError where no architecture of that layout computes what the model does, naming the settings
+    in the way.
+    """
+    from wellfit.run.export import export as write
+
+    return write(Path(run), Path(out), checkpoint=str(checkpoint), dtype=dtype)
+
+
+def inspect_model(path: str | Path, *, changes: Sequence[str] = ()) -> Inspected:
+    """A recipe, a run folder or a folder of weights → modules, shapes, parameters, adapter targets.
+
+    Raises RecipeError or RunError.
+    """
+    from wellfit.run.inspect import inspect_model as look
+
+    return look(Path(path), tuple(changes))

@@ -141,7 +141,7 @@ def test_a_resumed_run_ends_with_the_same_bits(home: Path) -> None:
     assert kinds.count("resumed") == 1
 
 
-@pytest.mark.parametrize("kind", ["Olmo2Config", "OPTConfig"])
+@pytest.mark.parametrize("kind", ["Olmo2Config", pytest.param("OPTConfig", marks=pytest.mark.slow)])
 def test_an_architecture_that_is_not_ours_trains_as_a_guest(home: Path, kind: str) -> None:
     """And is opened and exported after its folder is gone. Break: build it by the config of the
     folder instead of the run's; or without float32."""
