@@ -126,8 +126,8 @@ def test_the_text_model_of_one_that_also_sees_is_taken(before: str, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3", "gemma3_text"])
 def test_a_head_of_classes_goes_out_and_in(kind: str, tmp_path: Path) -> None:
-    """As …ForSequenceClassification, which reads the last token. Break: leave its pad_token_id out
-    of the configuration; or name the head as that of tokens."""
+    """As …ForSequenceClassification, which reads the last token. Break: name the head as that of
+    tokens is called."""
     folder = saved(reference_of(kind), tmp_path / "theirs")
     config = json.loads((folder / "config.json").read_text())
     facts = model_facts(config) | {"head": "classes", "classes": 3, "tie_embeddings": False}

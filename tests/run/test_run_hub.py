@@ -71,7 +71,7 @@ def test_from_weights_to_an_export_that_others_load(home: Path) -> None:
     """The first loss is that of the folder's own model; the export's logits are the run's.
 
     Breaks tried: initialise after loading; export the last weights where `checkpoint` names
-    another step; keep the separator's name for the tokenizer's end.
+    another step; write a tokenizer_config.json of our own where the base has one.
     """
     base = transformers.AutoModelForCausalLM.from_pretrained("base").eval()
     recipe = recipe_of()
@@ -97,7 +97,7 @@ def test_from_weights_to_an_export_that_others_load(home: Path) -> None:
     second = transformers.AutoModelForCausalLM.from_pretrained("two").eval()
     assert not torch.equal(second.lm_head.weight, theirs.lm_head.weight)
     tokenizer = transformers.AutoTokenizer.from_pretrained("out")
-    assert tokenizer.eos_token == "<eos>"
+    assert (tokenizer.eos_token, tokenizer.chat_template) == ("<eos>", "{{x}}")
     assert tokenizer("A red ball").input_ids == [1, *separator.encode("A red ball")]
     assert json.loads((home / "out" / "config.json").read_text())["max_position_embeddings"] == 64
     assert (theirs.generation_config.eos_token_id, theirs.config.bos_token_id) == (2, 1)
