@@ -67,6 +67,12 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
         {"query_pre_attn_scalar": 8, "sliding_window": 7, "num_hidden_layers": 4,
          "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
     ),
+    "gemma3_text encoder": (
+        "Gemma3TextConfig",
+        {"query_pre_attn_scalar": 8, "sliding_window": 7, "num_hidden_layers": 4,
+         "layer_types": ["sliding_attention", "full_attention"] * 2,
+         "use_bidirectional_attention": True},
+    ),
     "gemma3_text": (
         "Gemma3TextConfig",
         {"query_pre_attn_scalar": 8, "sliding_window": 7, "num_hidden_layers": 7,

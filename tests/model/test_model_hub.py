@@ -52,9 +52,12 @@ def loaded(folder: Path) -> Any:
 def test_logits_are_those_of_transformers_loaded_and_saved(kind: str, tmp_path: Path) -> None:
     """Float32, ≤ 1e-5 times the largest logit; saved in several files and read by `transformers`.
 
-    Breaks tried: swap w1 and w3 of Mixtral; leave the 1 off Gemma's norms; take GPT-2's keys from
-    the first third of c_attn; leave a Conv1D unturned; count `global_every` from the wrong layer;
-    write `rope_theta` alone where there is a scaling.
+    One is an encoder: the Gemma 3 of embedding models, which sees both sides.
+
+    Breaks tried: leave `use_bidirectional_attention` out, read or written; swap w1 and w3 of
+    Mixtral; leave the 1 off Gemma's norms; take GPT-2's keys from the first third of c_attn; leave
+    a Conv1D unturned; count `global_every` from the wrong layer; write `rope_theta` alone where
+    there is a scaling.
     """
     reference = reference_of(kind)
     with torch.no_grad():

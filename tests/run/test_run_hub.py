@@ -22,6 +22,7 @@ from wellfit.run.card import model_card
 from wellfit.run.export import export
 from wellfit.run.inspect import inspect_model, inspect_text
 from wellfit.run.parts import first_model
+from wellfit.run.plan import plan_file
 from wellfit.run.run import run
 from wellfit.run.weights import generate_from_run, open_corpus, open_run
 from wellfit.training.checkpoint import latest, remove_after
@@ -123,6 +124,22 @@ def test_the_card_tells_data_scores_findings_and_recipe(home: Path) -> None:
     )
     card = model_card(folder, recipe, corpus, step=2, family="llama", parameters=1234)
     assert "| domain a\\|b\\<i\\> | 3 | unknown | 9 |" in card
+
+
+def test_the_plan_counts_what_is_loaded(home: Path) -> None:
+    """The embedding as wide as the folder's, before a corpus and after it; of a guest its tensors.
+
+    Break: take the vocabulary of the tokenizer.
+    """
+    (home / "recipe.yaml").write_text(
+        "name: tune\ndata: {sources: [{path: texts}]}\n"
+        "model: {weights: base, context: 32}\ntrain: {budget: {steps: 2}, batch_tokens: 128}\n"
+    )
+    count = inspect_model(home / "base").parameters
+    for changes in (), ("data.folder=nowhere",), ("model.architecture=transformers",):
+        made = plan_file(home / "recipe.yaml", changes)
+        assert made.parameters == count, changes
+        assert made.fits is (None if "transformers" in "".join(changes) else True)
 
 
 def test_a_resumed_run_ends_with_the_same_bits(home: Path) -> None:

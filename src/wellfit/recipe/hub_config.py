@@ -197,7 +197,8 @@ def _mixture(config: Config, count: int, normalise: bool, active: int) -> dict[s
 
 def _gemma(config: Config) -> dict[str, Any]:
     _only(config, "attention_bias", False, False)
-    if config.get("use_bidirectional_attention"):
+    both_sides = config.get("use_bidirectional_attention")
+    if both_sides and not str(config.get("model_type")).startswith("gemma3"):
         raise UnlikeError("use_bidirectional_attention lets tokens read later ones")
     # The first Gemma files said `gelu` and meant its tanh form, which `transformers` takes.
     acts = {**ACTIVATIONS, "gelu": "geglu"} if config.get("model_type") == "gemma" else ACTIVATIONS
@@ -247,6 +248,7 @@ def _gemma3(config: Config) -> dict[str, Any]:
         "attention_soft_cap": config.get("attn_logit_softcapping") or 0.0,
         "logit_soft_cap": config.get("final_logit_softcapping") or 0.0,
         "qk_norm": True,
+        "kind": "encoder" if config.get("use_bidirectional_attention") else "decoder",
     }
 
 

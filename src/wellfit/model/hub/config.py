@@ -218,7 +218,7 @@ def _own(model: Model, family: str) -> dict[str, Any]:
                 **gemma,
                 "rope_parameters": {"full_attention": wide, "sliding_attention": near},
                 "rope_local_base_freq": local,
-                "use_bidirectional_attention": False,
+                "use_bidirectional_attention": model.kind == "encoder",
             }
         case _:
             return {}
