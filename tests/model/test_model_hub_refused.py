@@ -14,6 +14,7 @@ from hub_families import change_config, far, ours_of, reference_of, saved, secti
 from wellfit.errors import CheckpointError, RunError
 from wellfit.model.hub.config import family_for
 from wellfit.model.hub.load import load_hub
+from wellfit.model.hub.save import own_tensors, save_tensors
 from wellfit.model.transformer import Transformer
 from wellfit.recipe.base_weights import FaultyWeightsError, hub_base
 from wellfit.recipe.hub_config import UnlikeError, model_facts
@@ -176,6 +177,20 @@ def test_another_head_is_drawn_anew_on_the_same_backbone(folder: Path) -> None:
     assert torch.equal(
         model.blocks[2].feedforward.down.weight, ours.blocks[2].feedforward.down.weight
     )
+
+
+def test_numbers_that_half_precision_does_not_hold(folder: Path, tmp_path: Path) -> None:
+    """In fp16 they would be infinite; in bf16 they are not. Break: write them all the same."""
+    ours, _ = ours_of(folder)
+    with torch.no_grad():
+        ours.final_norm.weight[3] = 70_000.0
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(CheckpointError) as error:
+        save_tensors(out, own_tensors(ours, "llama"), dtype=torch.float16)
+    assert "model.norm.weight has numbers above 65,504" in str(error.value)
+    assert "Write bf16 or fp32" in str(error.value)
+    save_tensors(out, own_tensors(ours, "llama"), dtype=torch.bfloat16)
 
 
 def test_what_no_architecture_says_is_not_exported() -> None:

@@ -11,6 +11,7 @@ from wellfit.errors import RunError
 from wellfit.recipe.base_weights import (
     CONFIG,
     TOKENIZER,
+    FaultyWeightsError,
     end_ids,
     end_of_text,
     hub_base,
@@ -57,7 +58,10 @@ def open_folder(folder: Path) -> Opened:
     from wellfit.run.parts import first_model
     from wellfit.training.precision import choose, compute_dtype
 
-    base = hub_base(folder)
+    try:
+        base = hub_base(folder)
+    except FaultyWeightsError as fault:
+        raise RunError(str(fault)) from fault
     if not base.tokenizer:
         raise RunError(
             f"it has no {TOKENIZER}, so a prompt cannot be read",

@@ -57,7 +57,7 @@ def save_tensors(
         for number in range(1, count + 1)
     ]
     for file, names in zip(files, shards, strict=True):
-        part = {name: tensors[name].detach().to(dtype).cpu().contiguous() for name in names}
+        part = {name: _as(name, tensors[name], dtype, folder) for name in names}
         writing = folder / f"{file}.writing"
         try:
             save_file(part, str(writing), metadata={"format": "pt"})
@@ -81,6 +81,18 @@ def save_tensors(
 def write_json(file: Path, content: Any) -> None:
     """A value → the file, as JSON that people read."""
     file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _as(name: str, tensor: Tensor, dtype: torch.dtype, folder: Path) -> Tensor:
+    """A tensor in another precision, on the CPU; CheckpointError where a number overflows in it."""
+    made = tensor.detach().to(dtype).cpu().contiguous()
+    if dtype == torch.float16 and bool((made.isinf() & tensor.detach().cpu().isfinite()).any()):
+        raise CheckpointError(
+            f"{name} has numbers above {torch.finfo(dtype).max:,.0f}, which fp16 does not hold",
+            where=str(folder),
+            way_out="Write bf16 or fp32.",
+        )
+    return made
 
 
 def _compare(file: Path, wanted: Mapping[str, Tensor]) -> None:
