@@ -211,26 +211,36 @@ def test_a_guest_s_vocabulary_grows(home: Path) -> None:
             torch.testing.assert_close(weight[size:], weight[:size].mean(0).expand(3, -1))
 
 
-def test_a_run_of_ours_is_a_base_too(home: Path) -> None:
-    """Its chosen checkpoint, its tokenizer, its shape. Break: take the first weights' seed."""
+def test_a_run_of_ours_is_a_base_too_and_goes_out(home: Path) -> None:
+    """Its chosen checkpoint, its tokenizer, its shape; and exported, a text begins behind the
+    separator as in training, so that both write the same.
+
+    Breaks tried: leave the weights as the seed draws them; export the tokenizer as it stands.
+    """
     scratch = tuning("")
     del scratch["model"]["weights"]
     scratch["model"] |= {"layers": 1, "width": 16, "heads": 2, "kv_heads": 1, "hidden": 24}
-    scratch["name"] = "first"
+    scratch["model"] |= {"activation": "swiglu", "qk_norm": False, "init": "scaled_normal"}
+    scratch |= {"name": "first"}
     scratch["train"]["budget"] = {"steps": 1}
     run(parse_recipe(scratch), home / "runs" / "first")
     recipe = recipe_of("train.budget.steps=1", weights="runs/first", context=16)
-    assert (recipe.model.width, recipe.model.context, recipe.model.activation) == (16, 16, "relu2")
+    assert (recipe.model.width, recipe.model.context, recipe.model.activation) == (16, 16, "swiglu")
     assert recipe.data.tokenizer.file.endswith("corpora/first/tokenizer.json")
     model = first_model(recipe, recipe.model.vocabulary_size)
     opened = open_run(home / "runs" / "first").model
     ids = IDS[:, :16]
     assert torch.equal(logits_of(model, ids), logits_of(opened, ids))
     assert not run(recipe, home / "runs" / "other").stopped
-    with pytest.raises(RunError) as error:
-        export(home / "runs" / "other", home / "out")
-    assert "would need model.activation swiglu (not relu2)" in str(error.value)
-    assert not (home / "out").exists()
+    export(home / "runs" / "first", home / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained("out")
+    separator = open_corpus(home / "runs" / "first").separator
+    assert tokenizer("A red").input_ids[0] == separator == tokenizer.eos_token_id
+    texts = [
+        "".join(generate_from_run(Path(folder), "A red", tokens=8, temperature=0))
+        for folder in ("runs/first", "out")
+    ]
+    assert texts[0] == texts[1] != ""
 
 
 def test_classes_are_learned_on_the_backbone(home: Path) -> None:
