@@ -84,6 +84,8 @@ def test_from_weights_to_an_export_that_others_load(home: Path) -> None:
     events = read_history(home / "runs" / "tune").events
     begun = [event.text for event in events if event.kind == "weights_loaded"]
     assert begun == ["Training begins with the weights of base."]
+    page = (home / "runs" / "tune" / "report.html").read_text(encoding="utf-8")
+    assert "Training begins with the weights of base." in page
     shutil.rmtree(home / "base")  # neither opening nor exporting needs it
     made = export(home / "runs" / "tune", home / "out", shard_bytes=30_000)
     theirs = transformers.AutoModelForCausalLM.from_pretrained("out").eval()

@@ -71,7 +71,7 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
             f"{math.log(outputs):.3f}"
         )
     count = started.data["parameters"]
-    about = f"Model {recipe.model.size}: {count:,} parameters"
+    about = f"Model {recipe.model.weights or recipe.model.size}: {count:,} parameters"
     if not recipe.model.foreign:
         flops = flops_per_token(recipe.model, entries, target_share=target_share(recipe))
         about += f", {flops / 1e6:,.1f} MFLOP a token"
