@@ -70,7 +70,7 @@ def test_the_folder_fills_the_model_and_says_so(home: Path) -> None:
     assert (model.context, model.architecture) == (2048, "own")
     assert recipe.provenance["model.width"] == "model.weights: base/config.json"
     assert recipe.provenance["model.architecture"] == "model.weights: base/config.json"
-    assert recipe.provenance["train.batch_tokens"].startswith("size nano")
+    assert recipe.provenance["train.micro_batch"].startswith("size nano")
 
 
 def test_the_tokenizer_is_the_folder_s_and_its_separator_the_model_s(home: Path) -> None:
@@ -88,6 +88,21 @@ def test_the_tokenizer_is_the_folder_s_and_its_separator_the_model_s(home: Path)
     assert recipe_of().data.tokenizer.separator == "<|end|>"
     own = recipe_of("data.tokenizer.file=other.json").data.tokenizer
     assert (own.file, own.separator) == ("other.json", "")
+
+
+def test_trained_weights_are_gone_on_with_gently(home: Path) -> None:
+    """AdamW at 1e-5 and 32 sequences, unless the recipe says otherwise; not the dial's first rates,
+    which would undo them. Break: leave rate and batch to the size."""
+    train = recipe_of(context=64).train
+    assert (train.optimizer.kind, train.optimizer.learning_rate) == ("adamw", 1e-5)
+    assert train.batch_tokens == 32 * 64
+    assert train.optimizer.beta2 == 0.95, "the rest is AdamW's own"
+    lion = recipe_of("train.optimizer.kind=lion").train.optimizer
+    assert lion.learning_rate == 2e-6
+    written = recipe_of("train.optimizer={kind: muon}", "train.batch_tokens=4096").train
+    assert (written.optimizer.kind, written.batch_tokens) == ("muon", 4096)
+    own = recipe_of("train.optimizer.learning_rate=0.001").train.optimizer
+    assert (own.kind, own.learning_rate) == ("adamw", 0.001)
 
 
 def test_what_contradicts_the_weights_is_refused(home: Path) -> None:

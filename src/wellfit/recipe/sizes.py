@@ -18,7 +18,7 @@ from wellfit.recipe.base_weights import weights_folder
 from wellfit.recipe.families import PRESETS, preset_facts
 from wellfit.recipe.heads import of_examples
 from wellfit.recipe.model_section import GATED, Activation
-from wellfit.recipe.rates import Filled, optimizer_rates, schedule_shape
+from wellfit.recipe.rates import Filled, optimizer_rates, schedule_shape, tuning_rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,8 @@ DIALS: dict[str, Dial] = {
     "7b": Dial("the Llama-7B shape, many GPUs", 4_096, 32, 4_096, 1, "swiglu", 4_194_304, 2, 0.5),
 }
 
+TUNING_ROWS = 32
+"""Sequences of a batch beside trained weights, where a recipe does not say."""
 _HEAD_WIDTH = 128
 _TABLE_VOCABULARY = 32_000
 _LARGE = ("1b", "3b", "7b")
@@ -75,9 +77,16 @@ def fill(raw: Mapping[str, Any]) -> Filled:
     width = _whole(model, "width") or dial.width
     context = _whole(model, "context") or dial.context
     filled |= of_examples(raw, context)
-    filled |= _batch(train, dial, context)
+    tuned = bool(weights_folder(model))
+    filled |= _batch(train, dial, context, TUNING_ROWS if tuned else 0)
     found_at = _whole(model, "base_width") or width
-    filled |= optimizer_rates(_section(train, "optimizer"), found_at, long=size in _LARGE)
+    optimizer = _section(train, "optimizer")
+    if tuned:
+        gentler = tuning_rates(optimizer)
+        optimizer = {"kind": "adamw", **optimizer}
+        filled |= optimizer_rates(optimizer, found_at, long=size in _LARGE) | gentler
+    else:
+        filled |= optimizer_rates(optimizer, found_at, long=size in _LARGE)
     filled |= schedule_shape(_section(train, "schedule"), dial.decay_share)
     return filled
 
@@ -221,14 +230,13 @@ def _hidden(width: int, activation: str) -> tuple[int, str]:
     )
 
 
-def _batch(train: Mapping[str, Any], dial: Dial, context: int) -> Filled:
+def _batch(train: Mapping[str, Any], dial: Dial, context: int, tuning: int) -> Filled:
+    """`tuning`: sequences of a batch where trained weights are gone on with, else 0."""
     added: Filled = {}
-    rows = max(1, round(dial.batch_tokens / context))
+    rows = tuning or max(1, round(dial.batch_tokens / context))
     if "batch_tokens" not in train:
-        added["train.batch_tokens"] = (
-            rows * context,
-            f"{rows} sequences of {context}: larger models want larger batches",
-        )
+        why = "usual beside trained weights" if tuning else "larger models want larger batches"
+        added["train.batch_tokens"] = (rows * context, f"{rows} sequences of {context}: {why}")
     rows = max(1, (_whole(train, "batch_tokens") or rows * context) // context)
     if "micro_batch" not in train:
         micro_batch = max(1, min(rows, dial.micro_batch * dial.context // context))
