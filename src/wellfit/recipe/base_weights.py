@@ -55,8 +55,17 @@ class Base:
     """The file that says it."""
     tokenizer: str = ""
     """Its `tokenizer.json`; empty where there is none."""
-    separator: str = ""
-    """Its model's end of text, as it is written in the tokenizer; empty where nobody says."""
+    run_separator: str = ""
+    """What stands between documents of a run of ours, where its recipe says it."""
+
+    def separator(self) -> str:
+        """Its model's end of text, as it is written in the tokenizer; empty where nobody says.
+
+        It may take reading the whole tokenizer, so it is looked up where it is needed.
+        """
+        if not self.config:
+            return self.run_separator
+        return end_of_text(self.folder, text_config(self.config))
 
 
 class FaultyWeightsError(ValueError):
@@ -125,7 +134,6 @@ def hub_base(folder: Path, architecture: str = "") -> Base:
         longest,
         str(folder / CONFIG),
         str(tokenizer) if tokenizer.is_file() else "",
-        end_of_text(folder, inner),
     )
 
 
@@ -243,8 +251,9 @@ def filled(raw: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     tokenizer = tokenizer if isinstance(tokenizer, Mapping) else {}
     if base.tokenizer and not data.get("tokens") and "file" not in tokenizer:
         added["data.tokenizer.file"] = (base.tokenizer, "the one that its weights know")
-        if base.separator and "separator" not in tokenizer:
-            added["data.tokenizer.separator"] = (base.separator, "the end of text of its model")
+        separator = "" if "separator" in tokenizer else base.separator()
+        if separator:
+            added["data.tokenizer.separator"] = (separator, "the end of text of its model")
     return added
 
 

@@ -9,7 +9,7 @@ the rules stated in their reasons and have not been measured yet.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -91,8 +91,10 @@ def fill(raw: Mapping[str, Any]) -> Filled:
     return filled
 
 
-def filled_by(model: Any, path: str) -> str:
+def filled_by(model: Any, path: str, of_weights: Container[str] = ()) -> str:
     """A `model` section with everything filled, and a path → what filled it: `size nano`.
+
+    `of_weights` are the paths that `paths_of_weights` gives for the section.
 
     >>> filled_by({"size": "small", "preset": "gpt2"}, "model.width")
     'preset gpt2'
@@ -102,7 +104,7 @@ def filled_by(model: Any, path: str) -> str:
         return "model.weights"
     if path.startswith("data.") or path in ("model.head", "model.classes"):
         return "data.examples"
-    if path in _of_weights(model):
+    if path in of_weights:
         return "model.weights"
     preset, size = model.get("preset", "none"), model.get("size", "nano")
     if isinstance(preset, str) and preset in PRESETS and path.startswith("model."):
@@ -156,12 +158,14 @@ def _weights(raw: Mapping[str, Any]) -> Filled:
     return added
 
 
-def _of_weights(model: Mapping[str, Any]) -> frozenset[str]:
+def paths_of_weights(model: Any) -> frozenset[str]:
     """A `model` section with everything filled → the paths that its weights would fill."""
-    if not weights_folder(model):
+    if not isinstance(model, Mapping) or not weights_folder(model):
         return frozenset()
     bare = {key: model[key] for key in ("weights", "architecture") if key in model}
-    return frozenset({"model.architecture", *_weights({"model": bare})})
+    # Its text is not asked for here: `file` is as good as written.
+    text = {"data": {"tokenizer": {"file": ""}}}
+    return frozenset({"model.architecture", *_weights({"model": bare, **text})})
 
 
 def _model(model: Mapping[str, Any], size: str, dial: Dial) -> Filled:
