@@ -20,7 +20,9 @@ if TYPE_CHECKING:
         coord_check,
         diagnose,
         evaluate,
+        export,
         generate,
+        inspect_model,
         load_recipe,
         lr_find,
         predict,
@@ -36,7 +38,9 @@ __all__ = [
     "coord_check",
     "diagnose",
     "evaluate",
+    "export",
     "generate",
+    "inspect_model",
     "load_recipe",
     "lr_find",
     "predict",
@@ -44,16 +48,7 @@ __all__ = [
 ]
 
 _HOME = dict.fromkeys(
-    (
-        "coord_check",
-        "diagnose",
-        "evaluate",
-        "generate",
-        "load_recipe",
-        "lr_find",
-        "predict",
-        "train",
-    ),
+    (name for name in __all__ if name not in ("WellfitError", "__version__")),
     "wellfit.api",
 )
 _HOME["WellfitError"] = "wellfit.errors"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack, overload
 
 if TYPE_CHECKING:
     from wellfit.diagnosis import Diagnosis
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from wellfit.records import Evaluated
     from wellfit.run.conclude import Outcome
     from wellfit.run.coord_check import Coordinates
+    from wellfit.run.export import Exported
+    from wellfit.run.inspect import Inspected
     from wellfit.run.lr_find import RateAdvice
     from wellfit.run.predict import Prediction
 
@@ -177,7 +179,7 @@ def generate(
     checkpoint: str | int = "",
     **draw: Unpack[Drawing],
 ) -> str | list[Ended]:
-    """A run folder and a prompt → the continuation that a checkpoint writes.
+    """A run folder, or a folder of weights, and a prompt → the continuation that it writes.
 
     Of several prompts, written at once, a list in their order: `.text`, `.tokens`, `.reason` (end,
     stop or length) and `.seconds` of each. How to draw is as in `Drawing`; `checkpoint` is `best`,
@@ -192,3 +194,31 @@ def generate(
     if isinstance(prompt, str):
         return ends[0].text
     return [ends[number] for number in range(len(prompts))]
+
+
+def export(
+    run: str | Path,
+    out: str | Path,
+    *,
+    checkpoint: str | int = "",
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+) -> Exported:
+    """A run folder → its model in the layout of Hugging Face at `out`, with a model card.
+
+    `checkpoint` is `best`, `last` or a step; by default the best where the run keeps one. Raises
+    RunError where no architecture of that layout computes what the model does, naming the settings
+    in the way.
+    """
+    from wellfit.run.export import export as write
+
+    return write(Path(run), Path(out), checkpoint=str(checkpoint), dtype=dtype)
+
+
+def inspect_model(path: str | Path, *, changes: Sequence[str] = ()) -> Inspected:
+    """A recipe, a run folder or a folder of weights → modules, shapes, parameters, adapter targets.
+
+    Raises RecipeError or RunError.
+    """
+    from wellfit.run.inspect import inspect_model as look
+
+    return look(Path(path), tuple(changes))

@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from wellfit.doors import data, diagnosis, results, training, writing
+from wellfit.doors import data, diagnosis, results, training, weights, writing
 from wellfit.doors.terms import say
 from wellfit.errors import WellfitError
 
@@ -32,6 +32,8 @@ data_app = typer.Typer(help="Documents to shards.", no_args_is_help=True, rich_m
 recipe_app = typer.Typer(help="What a run is.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(recipe_app, name="recipe")
+model_app = typer.Typer(help="What a model is.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(model_app, name="model")
 
 
 def _print_version(wanted: bool) -> None:
@@ -63,6 +65,7 @@ for door in (
     writing.chat,
     diagnosis.diagnose,
     results.report,
+    weights.export,
     training.init,
     training.check,
     training.plan,
@@ -74,6 +77,7 @@ for door in (
     app.command()(door)
 app.command("list")(data.list_kind)
 recipe_app.command("show")(data.recipe_show)
+model_app.command("inspect")(weights.inspect)
 data_app.command("build")(data.data_build)
 data_app.command("locate")(data.data_locate)
 

@@ -179,7 +179,7 @@ def test_bad_lines_have_their_place(tmp_path: Path) -> None:
         ("a.csv", b"a,b\n\xff,2\n", "it is not UTF-8"),
         ("a.parquet", b"PAR1nothing", "it cannot be read as parquet"),
         ("a.arrow", b"ARROW1 nothing", "it cannot be read as arrow"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}' * 999)[:-20], "the file cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}' * 999, mtime=0)[:-20], "the file cannot be read"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, told: str) -> None:

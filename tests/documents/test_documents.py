@@ -31,6 +31,7 @@ LONG = {
     "howto-examples.md",
     "howto-generate.md",
     "howto-guests.md",
+    "howto-weights.md",
     "howto-width-transfer.md",
 }
 WITH_BLOCKS = [

@@ -1,4 +1,7 @@
-"""Our weights and sections as `transformers` has them, and how far the two are apart."""
+"""Our weights and sections as `transformers` has them, and how far the two are apart.
+
+Names and changes are those that the product loads and saves by.
+"""
 
 from __future__ import annotations
 
@@ -7,74 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK = {
-    "attention_norm.weight": "input_layernorm.weight",
-    "attention.query.weight": "self_attn.q_proj.weight",
-    "attention.key.weight": "self_attn.k_proj.weight",
-    "attention.value.weight": "self_attn.v_proj.weight",
-    "attention.output.weight": "self_attn.o_proj.weight",
-    "attention.query_norm.weight": "self_attn.q_norm.weight",
-    "attention.key_norm.weight": "self_attn.k_norm.weight",
-    "feedforward_norm.weight": "post_attention_layernorm.weight",
-    "feedforward.gate.weight": "mlp.gate_proj.weight",
-    "feedforward.up.weight": "mlp.up_proj.weight",
-    "feedforward.down.weight": "mlp.down_proj.weight",
-    "attention.query.bias": "self_attn.q_proj.bias",
-    "attention.key.bias": "self_attn.k_proj.bias",
-    "attention.value.bias": "self_attn.v_proj.bias",
-}
-# Gemma 2 and 3 have norms on both sides, so that the names of the inner ones differ.
-POST_NORM = BLOCK | {
-    "attention_post_norm.weight": "post_attention_layernorm.weight",
-    "feedforward_norm.weight": "pre_feedforward_layernorm.weight",
-    "feedforward_post_norm.weight": "post_feedforward_layernorm.weight",
-}
-OUTSIDE = {
-    "embedding.weight": "model.embed_tokens.weight",
-    "final_norm.weight": "model.norm.weight",
-    "head.weight": "lm_head.weight",
-}
+from wellfit.model.hub.names import fused_names, joined
 
 
-def as_llama(name: str, block: dict[str, str] = BLOCK) -> str:
-    if name in OUTSIDE:
-        return OUTSIDE[name]
-    _, layer, rest = name.split(".", 2)
-    return f"model.layers.{layer}.{block[rest]}"
-
-
-def llama_weights(model: Any) -> dict[str, Tensor]:
-    weights = {as_llama(name): weight.detach() for name, weight in model.named_parameters()}
-    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
+def hub_weights(model: Any, family: str) -> dict[str, Tensor]:
+    """Our weights by the names of a module of `transformers`; a tied head stands there too."""
+    weights = joined(fused_names(model.model, family), dict(model.named_parameters()))
+    table = "transformer.wte.weight" if family == "gpt2" else "model.embed_tokens.weight"
+    weights.setdefault("lm_head.weight", weights[table])
     return weights
 
 
-def gemma_weights(model: Any) -> dict[str, Tensor]:
-    """Gemma's norms multiply by 1 + w."""
-    block = POST_NORM if model.model.post_norm else BLOCK
-    weights = {
-        as_llama(name, block): weight.detach() - (1 if model.roles()[name] == "norm" else 0)
-        for name, weight in model.named_parameters()
-    }
-    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
-    return weights
-
-
-def mixtral_weights(model: Any) -> dict[str, Tensor]:
-    """`transformers` keeps gate and up of all experts in one tensor."""
-    ours = {name: weight.detach() for name, weight in model.named_parameters()}
-    weights = {
-        as_llama(name): weight for name, weight in ours.items() if ".feedforward." not in name
-    }
-    for layer in range(len(model.blocks)):
-        old, new = f"blocks.{layer}.feedforward.", f"model.layers.{layer}.mlp."
-        both = (ours[f"{old}gate.weight"], ours[f"{old}up.weight"])
-        weights |= {
-            f"{new}gate.weight": ours[f"{old}router.weight"],
-            f"{new}experts.gate_up_proj": torch.cat(both, dim=1),
-            f"{new}experts.down_proj": ours[f"{old}down.weight"],
-        }
-    return weights
+def hub_name(model: Any, family: str, name: str) -> str:
+    """A parameter of ours → its name there."""
+    return fused_names(model.model, family)[name].names[0]
 
 
 def llama_config(kind: Any, section: Any, vocabulary_size: int, **more: Any) -> Any:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_references import as_llama, difference, llama_config, llama_weights
-from torch import Tensor
+from model_references import difference, hub_name, hub_weights, llama_config
 
 from wellfit.model.init import initialise
 
@@ -22,7 +21,7 @@ def test_llama(make_section: Any, make_model: Any, kv_heads: int, tied: bool) ->
     model = make_model(section)
     config = llama_config(transformers.LlamaConfig, section, model.vocabulary_size)
     reference = transformers.LlamaForCausalLM(config)
-    reference.load_state_dict(llama_weights(model))
+    reference.load_state_dict(hub_weights(model, "llama"))
     assert difference(model, reference, section.context) <= 1e-4
 
 
@@ -32,7 +31,7 @@ def test_qwen3_has_the_same_query_and_key_norms(make_section: Any, make_model: A
     model = make_model(section)
     config = llama_config(transformers.Qwen3Config, section, model.vocabulary_size)
     reference = transformers.Qwen3ForCausalLM(config)
-    reference.load_state_dict(llama_weights(model))
+    reference.load_state_dict(hub_weights(model, "llama"))
     assert difference(model, reference, section.context) <= 1e-4
 
 
@@ -63,38 +62,8 @@ def test_gpt2(make_section: Any, make_model: Any, activation: str, name: str, ti
         attn_implementation="eager",
     )
     reference = transformers.GPT2LMHeadModel(config)
-    reference.load_state_dict(gpt2_weights(model))
+    reference.load_state_dict(hub_weights(model, "gpt2"))
     assert difference(model, reference, section.context) <= 1e-4
-
-
-def turned(weight: Tensor) -> Tensor:
-    return weight.T if weight.ndim == 2 else weight
-
-
-def gpt2_weights(model: Any) -> dict[str, Tensor]:
-    """GPT-2 stores matrices as [in, out], and queries, keys and values in one."""
-    ours = {name: weight.detach() for name, weight in model.named_parameters()}
-    weights = {
-        "transformer.wte.weight": ours["embedding.weight"],
-        "transformer.wpe.weight": ours["positions.weight"],
-        "transformer.ln_f.weight": ours["final_norm.weight"],
-        "transformer.ln_f.bias": ours["final_norm.bias"],
-        "lm_head.weight": ours.get("head.weight", ours["embedding.weight"]),
-    }
-    for layer in range(len(model.blocks)):
-        old, new = f"blocks.{layer}.", f"transformer.h.{layer}."
-        for kind in ("weight", "bias"):
-            parts = [ours[f"{old}attention.{part}.{kind}"] for part in ("query", "key", "value")]
-            block = {
-                "ln_1": ours[f"{old}attention_norm.{kind}"],
-                "ln_2": ours[f"{old}feedforward_norm.{kind}"],
-                "attn.c_attn": turned(torch.cat(parts)),
-                "attn.c_proj": turned(ours[f"{old}attention.output.{kind}"]),
-                "mlp.c_fc": turned(ours[f"{old}feedforward.up.{kind}"]),
-                "mlp.c_proj": turned(ours[f"{old}feedforward.down.{kind}"]),
-            }
-            weights |= {f"{new}{name}.{kind}": weight for name, weight in block.items()}
-    return weights
 
 
 def test_scaled_normal_is_the_initialisation_of_gpt2(make_section: Any, make_model: Any) -> None:
@@ -127,7 +96,7 @@ def test_scaled_normal_is_the_initialisation_of_gpt2(make_section: Any, make_mod
     )
     torch.manual_seed(2)
     expected = transformers.GPT2LMHeadModel(config).state_dict()
-    for name, weight in gpt2_weights(model).items():
+    for name, weight in hub_weights(model, "gpt2").items():
         if expected[name].std() == 0:
             torch.testing.assert_close(weight, expected[name], msg=name)
         else:
@@ -141,7 +110,7 @@ def test_gradients_equal_those_of_llama(make_section: Any, make_model: Any) -> N
     model = make_model(section)
     config = llama_config(transformers.LlamaConfig, section, model.vocabulary_size)
     reference = transformers.LlamaForCausalLM(config)
-    reference.load_state_dict(llama_weights(model))
+    reference.load_state_dict(hub_weights(model, "llama"))
     tokens = torch.randint(0, 61, (2, 24), generator=torch.Generator().manual_seed(3))
     labels = tokens.roll(-1, 1)
     model.token_loss(model.hidden(tokens), labels).mean().backward()
@@ -149,7 +118,9 @@ def test_gradients_equal_those_of_llama(make_section: Any, make_model: Any) -> N
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).backward()
     expected = dict(reference.named_parameters())
     for name, weight in model.named_parameters():
-        torch.testing.assert_close(weight.grad, expected[as_llama(name)].grad, atol=2e-6, rtol=1e-4)
+        torch.testing.assert_close(
+            weight.grad, expected[hub_name(model, "llama", name)].grad, atol=2e-6, rtol=1e-4
+        )
 
 
 def test_soft_cap_equals_that_of_gemma_2(make_section: Any, make_model: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_references import POST_NORM, as_llama, difference, gemma_weights, llama_config
+from model_references import difference, hub_name, hub_weights, llama_config
 
 from wellfit.recipe.shapes import flops_per_token, parameter_count
 
@@ -48,7 +48,7 @@ def reference_of(model: Any) -> Any:
         },
     )
     reference = transformers.Gemma3ForCausalLM(config)
-    missing, unexpected = reference.load_state_dict(gemma_weights(model), strict=False)
+    missing, unexpected = reference.load_state_dict(hub_weights(model, "gemma3_text"), strict=False)
     assert not missing and not unexpected
     return reference
 
@@ -79,7 +79,7 @@ def test_gradients_are_those_of_a_bidirectional_gemma_3(make_section: Any, make_
     expected = dict(reference.named_parameters())
     for name, weight in model.named_parameters():
         if name != "embedding.weight":  # the reference leaves out the row of its padding
-            other = expected[as_llama(name, POST_NORM)].grad
+            other = expected[hub_name(model, "gemma3_text", name)].grad
             torch.testing.assert_close(weight.grad, other, atol=1e-5, rtol=1e-3, msg=name)
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_references import POST_NORM
 from test_model_transformer import same_tensors
 
+from wellfit.model.hub.names import BOTH_SIDES
 from wellfit.model.init import initialise
 from wellfit.model.transformer import Transformer
 from wellfit.recipe.schema import Model
@@ -33,15 +33,15 @@ GEMMA = {
     "attention_soft_cap": 2.0,
     "logit_soft_cap": 3.0,
 }
-NAMES = POST_NORM | {
-    "attention_norm.weight": "pre_self_attn_layernorm.weight",
-    "attention_post_norm.weight": "post_self_attn_layernorm.weight",
-    "cross_attention_norm.weight": "pre_cross_attn_layernorm.weight",
-    "cross_attention_post_norm.weight": "post_cross_attn_layernorm.weight",
-    "cross_attention.query.weight": "cross_attn.q_proj.weight",
-    "cross_attention.key.weight": "cross_attn.k_proj.weight",
-    "cross_attention.value.weight": "cross_attn.v_proj.weight",
-    "cross_attention.output.weight": "cross_attn.o_proj.weight",
+NAMES = BOTH_SIDES | {
+    "attention_norm": "pre_self_attn_layernorm",
+    "attention_post_norm": "post_self_attn_layernorm",
+    "cross_attention_norm": "pre_cross_attn_layernorm",
+    "cross_attention_post_norm": "post_cross_attn_layernorm",
+    "cross_attention.query": "cross_attn.q_proj",
+    "cross_attention.key": "cross_attn.k_proj",
+    "cross_attention.value": "cross_attn.v_proj",
+    "cross_attention.output": "cross_attn.o_proj",
 }
 
 
@@ -55,7 +55,8 @@ def as_t5gemma(name: str) -> str:
         return outside[name]
     stack, layer, rest = name.split(".", 2)
     side = "encoder" if stack == "encoder_blocks" else "decoder"
-    return f"model.{side}.layers.{layer}.{NAMES[rest]}"
+    owner, _, kind = rest.rpartition(".")
+    return f"model.{side}.layers.{layer}.{NAMES[owner]}.{kind}"
 
 
 def reference_of(model: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_references import as_llama, difference, llama_config, mixtral_weights
+from model_references import difference, hub_name, hub_weights, llama_config
 
 from wellfit.generation.generate import generate
 from wellfit.model.experts import (
@@ -44,7 +44,7 @@ def mixtral(make_section: Any, make_model: Any, **changes: Any) -> tuple[Any, An
         output_router_logits=True,
     )
     reference = transformers.MixtralForCausalLM(config)
-    reference.load_state_dict(mixtral_weights(model))
+    reference.load_state_dict(hub_weights(model, "mixtral"))
     return model, reference
 
 
@@ -85,7 +85,7 @@ def test_gradients_and_balance_equal_those_of_mixtral(make_section: Any, make_mo
     }
     for name, weight in model.named_parameters():
         inside = ".feedforward." in name
-        other = expected[name.split(".")[-2] if inside else as_llama(name)]
+        other = expected[name.split(".")[-2] if inside else hub_name(model, "mixtral", name)]
         torch.testing.assert_close(weight.grad, other, atol=1e-5, rtol=1e-4, msg=name)
 
 

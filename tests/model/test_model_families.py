@@ -9,14 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_references import (
-    POST_NORM,
-    as_llama,
-    difference,
-    gemma_weights,
-    llama_config,
-    llama_weights,
-)
+from model_references import difference, hub_name, hub_weights, llama_config
 
 from wellfit.generation.generate import generate
 from wellfit.model.positions import rotary_angles, slowed
@@ -59,7 +52,7 @@ def test_mistral_sees_its_window(
     section = make_section(window=window, qk_norm=False, layers=3)
     model = make_model(section)
     config = llama_config(transformers.MistralConfig, section, 61, sliding_window=window)
-    reference = loaded(transformers.MistralForCausalLM, config, llama_weights(model))
+    reference = loaded(transformers.MistralForCausalLM, config, hub_weights(model, "llama"))
     assert difference(model, reference, section.context) <= 1e-4
     unlimited = make_model(make_section(qk_norm=False, layers=3))
     tokens = torch.arange(24)[None]
@@ -74,7 +67,7 @@ def test_qwen_2_has_biases_on_queries_keys_and_values_alone(
     section = make_section(qkv_bias=True, qk_norm=False)
     model = make_model(section)
     config = llama_config(transformers.Qwen2Config, section, 61)
-    reference = loaded(transformers.Qwen2ForCausalLM, config, llama_weights(model))
+    reference = loaded(transformers.Qwen2ForCausalLM, config, hub_weights(model, "llama"))
     assert difference(model, reference, section.context) <= 1e-4
 
 
@@ -93,7 +86,7 @@ def test_stablelm_turns_a_share_of_each_head(make_section: Any, make_model: Any)
             "partial_rotary_factor": 0.5,
         },
     )
-    reference = loaded(transformers.StableLmForCausalLM, config, llama_weights(model))
+    reference = loaded(transformers.StableLmForCausalLM, config, hub_weights(model, "llama"))
     assert difference(model, reference, section.context) <= 1e-4
 
 
@@ -104,7 +97,7 @@ def test_gemma(make_section: Any, make_model: Any) -> None:
     config = llama_config(
         transformers.GemmaConfig, section, 61, hidden_activation="gelu_pytorch_tanh"
     )
-    reference = loaded(transformers.GemmaForCausalLM, config, gemma_weights(model))
+    reference = loaded(transformers.GemmaForCausalLM, config, hub_weights(model, "gemma"))
     assert difference(model, reference, section.context) <= 1e-4
 
 
@@ -122,7 +115,7 @@ def gemma_2(make_section: Any, make_model: Any, **changes: Any) -> tuple[Any, An
         pad_token_id=None,  # its row would get no gradient
         final_logit_softcapping=section.logit_soft_cap,
     )
-    return model, loaded(transformers.Gemma2ForCausalLM, config, gemma_weights(model))
+    return model, loaded(transformers.Gemma2ForCausalLM, config, hub_weights(model, "gemma"))
 
 
 @pytest.mark.parametrize("whole_scores", [0, 512])
@@ -149,7 +142,7 @@ def test_gradients_equal_those_of_gemma_2(make_section: Any, make_model: Any) ->
     torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()).backward()
     expected = dict(reference.named_parameters())
     for name, weight in model.named_parameters():
-        other = expected[as_llama(name, POST_NORM)].grad
+        other = expected[hub_name(model, "gemma2", name)].grad
         torch.testing.assert_close(weight.grad, other, atol=1e-5, rtol=1e-3, msg=name)
 
 
@@ -179,7 +172,7 @@ def test_gemma_3_has_two_bases(make_section: Any, make_model: Any, scaling: floa
             "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
         },
     )
-    reference = loaded(transformers.Gemma3ForCausalLM, config, gemma_weights(model))
+    reference = loaded(transformers.Gemma3ForCausalLM, config, hub_weights(model, "gemma"))
     assert difference(model, reference, section.context) <= 1e-4
 
 
@@ -273,7 +266,7 @@ def test_llama_with_slower_frequencies(make_section: Any, make_model: Any, name:
         61,
         rope_parameters={"rope_type": kind, "rope_theta": 50.0, **theirs},
     )
-    reference = loaded(transformers.LlamaForCausalLM, config, llama_weights(model))
+    reference = loaded(transformers.LlamaForCausalLM, config, hub_weights(model, "llama"))
     assert difference(model, reference, section.context) <= 1e-4
     unscaled = make_model(make_section(qk_norm=False, rope_base=50.0))
     tokens = torch.arange(24)[None]

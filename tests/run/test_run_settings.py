@@ -86,6 +86,11 @@ DATA: dict[str, tuple[tuple[str, ...], str, str]] = {
     "split.test": ((), "data.split.test=0.4", "decisions.parquet"),
     "split.family_threshold": ((), "data.split.family_threshold=1", "decisions.parquet"),
     "tokenizer.file": ((), "data.tokenizer.file=other.json", "tokenizer.json"),
+    "tokenizer.separator": (
+        ("data.tokenizer.file=other.json",),
+        "data.tokenizer={file: other.json, separator: '!'}",
+        "shards.json",
+    ),
     "tokenizer.vocabulary_size": ((), "data.tokenizer.vocabulary_size=310", "tokenizer.json"),
     "tokenizer.new_tokens": ((), "data.tokenizer.new_tokens=[<a>]", "tokenizer.json"),
     "tokenizer.new_tokens[]": (
@@ -100,6 +105,7 @@ TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "seed": ((), "seed=1", "weights"),
     "model.size": ((), "model.size=7b", "weights"),
     "model.preset": ((), "model.preset=llama-7b", "weights"),
+    "model.vocabulary_size": ((), "model.vocabulary_size=320", "weights"),
     "model.kind": ((), "model.kind=encoder", "weights"),
     "model.encoder_layers": (BOTH, "model.encoder_layers=2", "weights"),
     "model.context": ((), "model.context=64", "weights"),
@@ -303,6 +309,8 @@ for role in get_args(Role):
 PLACES = {"name", "data.folder"}
 # What is decided before a training; tests/run/test_run_plan.py shows its effect.
 BEFORE = {"train.memory_check"}
+# What begins with a folder of weights; tests/run/test_run_hub.py shows their effect.
+OF_FOLDERS = {"model.weights", "model.architecture"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -367,7 +375,7 @@ def test_no_setting_of_the_schema_is_left_out() -> None:
     """Break: add a setting to the schema."""
     leaves = {one.path for one in settings() if one.form != "section"}
     tested = {f"data.{path}" for path in DATA} | {path.split()[0] for path in TRAINING}
-    tested |= GUESTS.keys() | EXAMPLES.keys() | PLACES | BEFORE
+    tested |= GUESTS.keys() | EXAMPLES.keys() | PLACES | BEFORE | OF_FOLDERS
     assert leaves == tested
     for kind in OPTIMIZERS.keys() - {"muon"}:
         own = {
@@ -396,11 +404,11 @@ def test_a_data_setting_has_an_effect(
     """Break: do not pass the setting on."""
     monkeypatch.chdir(home)
     both, change, where = DATA[setting]
-    before = corpus_of(*both)
-    assert "error" not in before, before
-    if setting == "tokenizer.file":
+    if setting in ("tokenizer.file", "tokenizer.separator"):
         other = corpus_of("data.tokenizer.vocabulary_size=310")["folder"]
         shutil.copy(other / "tokenizer.json", "other.json")
+    before = corpus_of(*both)
+    assert "error" not in before, before
     after = corpus_of(*changed(both, change))
     assert after.get(where) != before.get(where), after
 

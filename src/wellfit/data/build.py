@@ -227,7 +227,7 @@ def _from_documents(
     kept = [document for document in documents if document["id"] in split]
     train = {one["id"]: one["bytes"] for one in kept if split[one["id"]] == "train"}
     made = encode.make_tokenizer(engine, parts, train, data.tokenizer)
-    tokens = encode.encode_parts(engine, parts, made, split)
+    tokens = encode.encode_parts(engine, parts, made, split, data.tokenizer.separator)
     manifest = _manifest(data, name, found, calls, reading, decided, made)
     standing = _standing(folder, manifest["key"])
     if standing is not None:
@@ -237,7 +237,7 @@ def _from_documents(
     publish.place(made.path, folder / "tokenizer.json")
     publish.write_decisions(folder / "decisions.parquet", decided.decisions)
     publish.write_pairs(folder / "pairs.parquet", pairs)
-    ready = tokenizer.load(made.path)
+    ready = tokenizer.load(made.path, data.tokenizer.separator)
     written = shards.write(
         folder,
         encode.token_documents(kept, encode.tokens_of(tokens), split),

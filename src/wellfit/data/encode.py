@@ -30,12 +30,11 @@ def make_tokenizer(
     new_tokens = list(section.new_tokens)
     if section.file:
         path = Path(section.file).expanduser()
-        tokenizers.load(
-            path, new_tokens
-        )  # a missing or unfit file is told before anything is written
+        # A missing or unfit file is told before anything is written.
+        tokenizers.load(path, section.separator, new_tokens)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         task = Task(name=section.file, files=(File(path, digest),))
-        wish: dict[str, Any] = {"new_tokens": new_tokens}
+        wish: dict[str, Any] = {"new_tokens": new_tokens, "separator": section.separator}
         return engine.map("tokenizer", copy_tokenizer, [task], wish, suffix=".json")[0].file
     chosen = []
     total = 0
@@ -66,21 +65,26 @@ def train_tokenizer(task: Task, parameters: Mapping[str, Any], output: Path) -> 
 
 def copy_tokenizer(task: Task, parameters: Mapping[str, Any], output: Path) -> dict[str, Any]:
     """A `tokenizer.json` → the same, as wellfit reads it."""
-    made = tokenizers.load(task.files[0].path, parameters["new_tokens"])
+    made = tokenizers.load(task.files[0].path, parameters["separator"], parameters["new_tokens"])
     output.write_text(made.json(), encoding="utf-8")
     return {"vocabulary_size": made.vocabulary_size}
 
 
 def encode_parts(
-    engine: Engine, parts: Sequence[File], tokenizer: File, kept: Mapping[str, str]
+    engine: Engine,
+    parts: Sequence[File],
+    tokenizer: File,
+    kept: Mapping[str, str],
+    separator: str = "",
 ) -> list[File]:
     """Parts, tokenizer and the kept ids → files of token ids, one a part, for `tokens_of`."""
+    wish = {"separator": separator} if separator else {}
     tasks = []
     for part in parts:
         wanted = [row["id"] for row in rows(part.path, names=["id"]) if row["id"] in kept]
         if wanted:
             tasks.append(Task(part.path.name, (part, tokenizer), {"ids": wanted}))
-    return [result.file for result in engine.map("tokens", encode_part, tasks, {}, suffix=".npy")]
+    return [result.file for result in engine.map("tokens", encode_part, tasks, wish, suffix=".npy")]
 
 
 def tokens_of(files: Sequence[File]) -> Iterator[list[int]]:
@@ -95,7 +99,7 @@ def tokens_of(files: Sequence[File]) -> Iterator[list[int]]:
 
 def encode_part(task: Task, parameters: Mapping[str, Any], output: Path) -> dict[str, Any]:
     """Part, tokenizer and ids → two arrays: bounds of the documents, and all their token ids."""
-    made = tokenizers.load(task.files[1].path)
+    made = tokenizers.load(task.files[1].path, parameters.get("separator", ""))
     wanted = set(task.data["ids"])
     pieces: list[list[int]] = []
     texts: list[str] = []

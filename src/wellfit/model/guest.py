@@ -71,6 +71,8 @@ class Guest(nn.Module):
         self.compute_dtype = torch.float32
         self.code_version = ""
         """Changes with the source of the function that made the module."""
+        self.told: tuple[str, ...] = ()
+        """What there is to say about where its weights came from, as sentences."""
         self.takes = frozenset(inspect.signature(module.forward).parameters)
         """Names of the parameters of its `forward`."""
         self._key = ""

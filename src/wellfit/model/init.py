@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -55,11 +55,16 @@ GAINS = {
 }
 
 
-def initialise(model: Transformer, seed: int) -> None:
-    """Fill every parameter in place; a seed means the same weights on every device."""
+def initialise(model: Transformer, seed: int, *, but: Collection[str] = ()) -> None:
+    """Fill every parameter in place, those named in `but` excepted.
+
+    A seed means the same weights on every device.
+    """
     roles = model.roles()
     with torch.no_grad():
         for name, weight in model.named_parameters():
+            if name in but:
+                continue
             if roles[name] == "norm":
                 zero = model.model.init == "zero_projections" and "_post_norm." in name
                 weight.fill_(0.0 if zero else 1.0)

@@ -95,6 +95,10 @@ class Transformer(nn.Module):
         self.vocabulary_size = vocabulary_size
         self.compute_dtype = torch.float32
         self.recompute: Recompute = "none"
+        self.pretrained = False
+        """Whether its first weights are trained ones."""
+        self.told: tuple[str, ...] = ()
+        """What there is to say about where they came from, as sentences."""
         self.block_call: Callable[..., Tensor] = call_block
         self.embedding = Embedding(vocabulary_size, model.width)
         if model.position == "learned":

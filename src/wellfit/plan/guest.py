@@ -34,7 +34,8 @@ def plan_guest(
 ) -> Plan:
     """As `plan.plan`; `shapes` are the module's tensors, None where even those are not known."""
     parameters = None if shapes is None else sum(shape.parameters for shape in shapes)
-    first = "model.module" if shapes is None else "activations of model.module"
+    named = "model.module" if recipe.model.module is not None else "model.weights"
+    first = named if shapes is None else f"activations of {named}"
     missing = (first, *(name for name in uncounted(recipe) if name.startswith("train.")))
     long = length(recipe, vocabulary_size, counts, measured, parameters=parameters or 0)
     span: tuple[float, float] | None = None

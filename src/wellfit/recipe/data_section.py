@@ -65,6 +65,11 @@ class Tokenizer(Section):
         "",
         description="A `tokenizer.json` to use; empty trains a byte-level BPE on the train split.",
     )
+    separator: str = Field(
+        "",
+        description="Its entry that stands between documents, as it is written there; empty takes "
+        "the first that is known as one. With model.weights: the end of text of its model.",
+    )
     vocabulary_size: int = Field(
         4096, ge=257, le=1_000_000, description="Entries to learn; unused when `file` is given."
     )
@@ -81,6 +86,15 @@ class Tokenizer(Section):
         if wrong is not None or twice is not None:
             told = "an empty name" if wrong is not None else f"{twice} twice"
             raise ValueError(f"new_tokens has {told}; such as `new_tokens: ['<|im_end|>']`")
+        return self
+
+    @model_validator(mode="after")
+    def _separates_what_is_there(self) -> Tokenizer:
+        if self.separator and not self.file:
+            raise ValueError(
+                f"separator {self.separator} is an entry of a file, and none is given; leave it "
+                "out, or name file"
+            )
         return self
 
 
@@ -195,7 +209,10 @@ class Data(Section):
 
     def of_corpus(self) -> dict[str, Any]:
         """The settings that decide what a corpus holds, as JSON."""
-        return self.model_dump(mode="json", exclude={"workers", "folder", "packing"})
+        told = self.model_dump(mode="json", exclude={"workers", "folder", "packing"})
+        if not self.tokenizer.separator:  # as corpora were built before there was one
+            del told["tokenizer"]["separator"]
+        return told
 
     @model_validator(mode="after")
     def _one_origin(self) -> Data:

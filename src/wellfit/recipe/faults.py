@@ -60,6 +60,8 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
             "head",
             "classes",
             "tie_embeddings",
+            "weights",
+            "architecture",
         )
     ),
     ("model", "experts"): (("model", "experts", "count"), ("model", "experts", "active")),
@@ -78,6 +80,9 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
     ("data", "examples"): tuple(
         ("data", "examples", key) for key in Examples.model_fields if key != "train"
     ),
+    ("data", "tokenizer"): tuple(
+        ("data", "tokenizer", key) for key in ("file", "separator", "new_tokens")
+    ),
     ("data", "tokens"): tuple(
         ("data", "tokens", key)
         for key in (
@@ -90,7 +95,6 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
             "test_share",
         )
     ),
-    ("data", "tokenizer"): (("data", "tokenizer", "new_tokens"),),
     ("data", "split"): (("data", "split", "validation"), ("data", "split", "test")),
     ("train",): tuple(
         ("train", key) for key in ("loss", "label_smoothing", "z_loss", "class_weights")

@@ -19,6 +19,10 @@ INSTEAD: dict[Place, tuple[tuple[str, ...], str]] = {
         ("size", "context"),
         "a module of your own has its own shape; give it as an argument of model.module",
     ),
+    ("model", "architecture"): (
+        ("size", "context", "weights", "vocabulary_size", "adapter"),
+        "the folder's config.json says how transformers computes its weights",
+    ),
     ("data", "tokens"): (
         ("folder", "packing", "sources", "examples"),
         "tokens are taken as they are: they were cleaned, chosen and encoded elsewhere",
@@ -32,6 +36,8 @@ INSTEAD: dict[Place, tuple[tuple[str, ...], str]] = {
 
 Two origins of data beside each other have a sentence of their own in the schema."""
 ORIGINS = ("sources", "tokens", "examples")
+USUAL: dict[Place, str] = {("model", "architecture"): "own"}
+"""The value of a setting with which it takes the place of nothing, where that is not None."""
 
 
 def idle_faults(recipe: Mapping[str, Any]) -> list[tuple[Place, str]]:
@@ -43,7 +49,8 @@ def idle_faults(recipe: Mapping[str, Any]) -> list[tuple[Place, str]]:
     faults: list[tuple[Place, str]] = []
     for (section, chief), (kept, why) in INSTEAD.items():
         holder = recipe.get(str(section))
-        if not isinstance(holder, Mapping) or holder.get(chief) is None:
+        usual = (None, USUAL.get((section, chief)))
+        if not isinstance(holder, Mapping) or holder.get(chief) in usual:
             continue
         for name in holder:
             if name != chief and name not in kept:
@@ -56,7 +63,8 @@ def shown_fields(section: Section, place: Place) -> list[str]:
     """A section and its place → its settings that mean something, in the schema's order."""
     fields = list(type(section).model_fields)
     for (owner, chief), (kept, _) in INSTEAD.items():
-        if place == (owner,) and getattr(section, str(chief)) is not None:
+        usual = (None, USUAL.get((owner, chief)))
+        if place == (owner,) and getattr(section, str(chief)) not in usual:
             kept = tuple(name for name in kept if name not in ORIGINS)
             return [name for name in fields if name == chief or name in kept]
     return fields

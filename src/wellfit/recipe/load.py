@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from wellfit.errors import RecipeError
+from wellfit.recipe.base_weights import base_faults
 from wellfit.recipe.callables import call_faults
 from wellfit.recipe.faults import CALLS, Fault, Origin, Origins, fill_in, nearest, validate
 from wellfit.recipe.instead import idle_faults
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.settings import leaves, setting_at
-from wellfit.recipe.sizes import fill, filled_by
+from wellfit.recipe.sizes import fill, filled_by, paths_of_weights
 from wellfit.recipe.yaml_lines import Place, dotted, read_yaml
 
 COMMAND_LINE = "command line"
@@ -69,11 +70,12 @@ class _Layers:
 
     def recipe(self, changes: Iterable[str], main: Origin, known: Known | None) -> Recipe:
         self.change(list(changes), order=10_000)
-        idle = idle_faults(self.values)
+        idle = [*idle_faults(self.values), *base_faults(self.values)]
         added = fill(self.values)
         fill_in(self.values, {path: value for path, (value, _) in added.items()})
+        of_weights = paths_of_weights(self.values["model"])
         for path, (_, reason) in added.items():
-            label = f"{filled_by(self.values['model'], path)}: {reason}"
+            label = f"{filled_by(self.values['model'], path, of_weights)}: {reason}"
             self.origins.setdefault(tuple(path.split(".")), Origin(label, ""))
         recipe, faults = validate(self.values, self.origins, main)
         for place, told in [*call_faults(self.values, known or {}), *idle]:

@@ -124,6 +124,23 @@ class Model(Section):
         description="A function of your own that makes the model, a torch.nn.Module, in place of "
         "all settings below but `context`.",
     )
+    weights: str = Field(
+        "",
+        description="A folder of trained weights to begin with: in the layout of Hugging Face, an "
+        "export, or a run. Its shape goes before the dial.",
+    )
+    architecture: Literal["own", "transformers"] = Field(
+        "own",
+        description="Who computes `weights`: our own parts, or the library transformers, which "
+        "knows many more; then all settings below but `context` and `vocabulary_size` are its.",
+    )
+    vocabulary_size: int = Field(
+        0,
+        ge=0,
+        le=16_777_216,
+        description="Entries of embedding and head; 0: as many as the corpus has. More than "
+        "`weights` have: the new ones begin as the mean of the others.",
+    )
     kind: Kind = Field(
         "decoder",
         description="`decoder`: a token sees earlier ones; `encoder`: it sees both sides; "
@@ -221,6 +238,11 @@ class Model(Section):
     )
 
     @property
+    def foreign(self) -> bool:
+        """Whether its layers are not ours: a module of one's own, or one of transformers."""
+        return self.module is not None or self.architecture == "transformers"
+
+    @property
     def reading_layers(self) -> int:
         """Blocks that read a source: those of the encoder in front of a decoder, else 0."""
         return (self.encoder_layers or self.layers) if self.kind == "encoder_decoder" else 0
@@ -292,6 +314,20 @@ class Model(Section):
                 f"heads {self.heads} at width {self.width} are {there:.3g} heads at base_width "
                 f"{self.base_width}; choose heads in proportion to the width, or where heads grow "
                 f"wider and not more numerous, set base_head_width {max(1, round(wide))}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _architecture_fits(self) -> Model:
+        if self.architecture == "transformers" and not self.weights:
+            raise ValueError(
+                "architecture transformers is that of a folder of weights, and none is given; set "
+                "weights, or leave architecture out"
+            )
+        if self.architecture == "transformers" and self.head != "tokens":
+            raise ValueError(
+                f"architecture transformers gives tokens, and not what head {self.head} learns; "
+                "take weights of one of our own architectures, or head tokens"
             )
         return self
 

@@ -299,6 +299,9 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("data.tokens.separator", (), "eot eot_token eos_token_id eot_token_id document_separator "
      "delimiter_token", "an id"),
     ("data.tokens.column", (), "input_ids_column token_column tokens_column", ""),
+    ("model.weights", (HF, AXOLOTL, FACTORY, TORCHTUNE), "model_name_or_path base_model "
+     "pretrained_model_name_or_path model_name checkpoint_dir pretrained model_id init_weights "
+     "pretrained_model", "a folder: nothing is downloaded"),
     ("model.module", (HF,), "model_class auto_model module_path model_cls architectures",
      "a function of your own, package.module:function"),
     ("train.loss", (HF,), "loss_fn loss_function criterion compute_loss_func objective loss_type",

@@ -35,6 +35,28 @@ def optimizer_rates(optimizer: Mapping[str, Any], width: int, *, long: bool) -> 
     }
 
 
+def tuning_rates(optimizer: Mapping[str, Any]) -> Filled:
+    """`train.optimizer` as written beside trained weights → what is gentler there.
+
+    Only for the optimizers that weights are usually gone on with; the others keep their rates.
+
+    >>> tuning_rates({})["train.optimizer.kind"][0]
+    'adamw'
+    >>> tuning_rates({"kind": "adamw", "learning_rate": 0.1})
+    {}
+    """
+    kind = optimizer.get("kind", "adamw")
+    usual = "usual for all weights of a trained model; from scratch it is far larger"
+    rates: dict[Any, float] = {"adamw": 1e-5, "adamw_8bit": 1e-5, "adafactor": 1e-5, "lion": 2e-6}
+    candidates: Filled = {"kind": ("adamw", "as trained weights are usually gone on with")}
+    relative = kind == "adafactor" and optimizer.get("scale_by_size") is True
+    if isinstance(kind, str) and kind in rates and not relative:
+        candidates["learning_rate"] = (rates[kind], usual)
+    return {
+        f"train.optimizer.{key}": value for key, value in candidates.items() if key not in optimizer
+    }
+
+
 def schedule_shape(schedule: Mapping[str, Any], decay_share: float) -> Filled:
     """`train.schedule` as written and the size's decay share → what the dial adds to it."""
     added: Filled = {}

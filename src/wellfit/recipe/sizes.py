@@ -8,14 +8,17 @@ the rules stated in their reasons and have not been measured yet.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from wellfit.recipe.base_weights import filled as filled_by_weights
+from wellfit.recipe.base_weights import weights_folder
 from wellfit.recipe.families import PRESETS, preset_facts
 from wellfit.recipe.heads import of_examples
 from wellfit.recipe.model_section import GATED, Activation
-from wellfit.recipe.rates import Filled, optimizer_rates, schedule_shape
+from wellfit.recipe.rates import Filled, optimizer_rates, schedule_shape, tuning_rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,8 @@ DIALS: dict[str, Dial] = {
     "7b": Dial("the Llama-7B shape, many GPUs", 4_096, 32, 4_096, 1, "swiglu", 4_194_304, 2, 0.5),
 }
 
+TUNING_ROWS = 32
+"""Sequences of a batch beside trained weights, where a recipe does not say."""
 _HEAD_WIDTH = 128
 _TABLE_VOCABULARY = 32_000
 _LARGE = ("1b", "3b", "7b")
@@ -61,8 +66,8 @@ def fill(raw: Mapping[str, Any]) -> Filled:
     (3, 1536, False)
     """
     model, train = _section(raw, "model"), _section(raw, "train")
-    filled = _preset(model)
-    published = {path[6:]: value for path, (value, _) in filled.items()}
+    filled = _preset(model) | _weights(raw)
+    published = {path[6:]: value for path, (value, _) in filled.items() if path[:6] == "model."}
     model = {**model, **{path: value for path, value in published.items() if "." not in path}}
     size = model.get("size", "nano")
     if not isinstance(size, str) or size not in DIALS:
@@ -72,22 +77,35 @@ def fill(raw: Mapping[str, Any]) -> Filled:
     width = _whole(model, "width") or dial.width
     context = _whole(model, "context") or dial.context
     filled |= of_examples(raw, context)
-    filled |= _batch(train, dial, context)
+    tuned = bool(weights_folder(model))
+    filled |= _batch(train, dial, context, TUNING_ROWS if tuned else 0)
     found_at = _whole(model, "base_width") or width
-    filled |= optimizer_rates(_section(train, "optimizer"), found_at, long=size in _LARGE)
+    optimizer = _section(train, "optimizer")
+    if tuned:
+        gentler = tuning_rates(optimizer)
+        optimizer = {"kind": "adamw", **optimizer}
+        filled |= optimizer_rates(optimizer, found_at, long=size in _LARGE) | gentler
+    else:
+        filled |= optimizer_rates(optimizer, found_at, long=size in _LARGE)
     filled |= schedule_shape(_section(train, "schedule"), dial.decay_share)
     return filled
 
 
-def filled_by(model: Any, path: str) -> str:
+def filled_by(model: Any, path: str, of_weights: Container[str] = ()) -> str:
     """A `model` section with everything filled, and a path → what filled it: `size nano`.
+
+    `of_weights` are the paths that `paths_of_weights` gives for the section.
 
     >>> filled_by({"size": "small", "preset": "gpt2"}, "model.width")
     'preset gpt2'
     """
     model = model if isinstance(model, Mapping) else {}
+    if path.startswith("data.tokenizer."):
+        return "model.weights"
     if path.startswith("data.") or path in ("model.head", "model.classes"):
         return "data.examples"
+    if path in of_weights:
+        return "model.weights"
     preset, size = model.get("preset", "none"), model.get("size", "nano")
     if isinstance(preset, str) and preset in PRESETS and path.startswith("model."):
         own = path == "model.size" or path[6:] in PRESETS[preset].facts
@@ -128,6 +146,26 @@ def _preset(model: Mapping[str, Any]) -> Filled:
         reason = "the dial's nearest: it sets the batch and the schedule"
         added["model.size"] = (published.size, reason)
     return added
+
+
+def _weights(raw: Mapping[str, Any]) -> Filled:
+    """What a folder of weights fills, and the position of the dial that is nearest to its width."""
+    added: Filled = dict(filled_by_weights(raw))
+    width = added.get("model.width", (0, ""))[0]
+    if width and "size" not in _section(raw, "model"):
+        nearest = min(DIALS, key=lambda size: abs(math.log(DIALS[size].width / width)))
+        added["model.size"] = (nearest, "the dial's nearest: it sets the batch and the schedule")
+    return added
+
+
+def paths_of_weights(model: Any) -> frozenset[str]:
+    """A `model` section with everything filled → the paths that its weights would fill."""
+    if not isinstance(model, Mapping) or not weights_folder(model):
+        return frozenset()
+    bare = {key: model[key] for key in ("weights", "architecture") if key in model}
+    # Its text is not asked for here: `file` is as good as written.
+    text = {"data": {"tokenizer": {"file": ""}}}
+    return frozenset({"model.architecture", *_weights({"model": bare, **text})})
 
 
 def _model(model: Mapping[str, Any], size: str, dial: Dial) -> Filled:
@@ -196,14 +234,13 @@ def _hidden(width: int, activation: str) -> tuple[int, str]:
     )
 
 
-def _batch(train: Mapping[str, Any], dial: Dial, context: int) -> Filled:
+def _batch(train: Mapping[str, Any], dial: Dial, context: int, tuning: int) -> Filled:
+    """`tuning`: sequences of a batch where trained weights are gone on with, else 0."""
     added: Filled = {}
-    rows = max(1, round(dial.batch_tokens / context))
+    rows = tuning or max(1, round(dial.batch_tokens / context))
     if "batch_tokens" not in train:
-        added["train.batch_tokens"] = (
-            rows * context,
-            f"{rows} sequences of {context}: larger models want larger batches",
-        )
+        why = "usual beside trained weights" if tuning else "larger models want larger batches"
+        added["train.batch_tokens"] = (rows * context, f"{rows} sequences of {context}: {why}")
     rows = max(1, (_whole(train, "batch_tokens") or rows * context) // context)
     if "micro_batch" not in train:
         micro_batch = max(1, min(rows, dial.micro_batch * dial.context // context))

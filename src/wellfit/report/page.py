@@ -121,6 +121,7 @@ def _body(material: Material, drawn: list[Chart]) -> str:
             f'<header><p class="product">Training report</p><h1>{escape(history.name)}</h1>',
             f'<p class="trained">{escape(trained_words(material))}</p>',
             f'<p class="soft">{escape(_model_line(history.recipe))}</p>',
+            *(f'<p class="soft">{escape(text)}</p>' for text in _begun(material)),
             f'<nav aria-label="Sections">{links}</nav></header>',
             "<main>",
             verdict_section(material),
@@ -168,19 +169,28 @@ def _log_body(material: Material, drawn: list[Chart]) -> str:
     )
 
 
+def _begun(material: Material) -> list[str]:
+    """What was said about the weights that the run began with, where these were trained ones."""
+    return [one.text for one in material.history.events if one.kind == "weights_loaded"][:1]
+
+
 def _model_line(recipe: dict[str, Any] | None) -> str:
     """What was trained, from the resolved recipe; only what the recipe says.
 
     >>> _model_line({"model": {"size": "nano", "layers": 4, "width": 256, "context": 256}})
     'nano model · 4 layers · width 256 · context 256 tokens'
+    >>> _model_line({"model": {"size": "nano", "weights": "models/stories", "layers": 5}})
+    'stories · 5 layers'
     """
     model = (recipe or {}).get("model")
     train = (recipe or {}).get("train")
     model = model if isinstance(model, dict) else {}
     optimizer = train.get("optimizer") if isinstance(train, dict) else None
     kind = optimizer.get("kind") if isinstance(optimizer, dict) else None
+    # The dial only set batch and schedule where the shape is that of trained weights.
+    base = Path(str(model.get("weights") or "")).name
     said = (
-        (model.get("size"), "{} model"),
+        (base or model.get("size"), "{}" if base else "{} model"),
         (model.get("layers"), "{} layers"),
         (model.get("width"), "width {}"),
         (model.get("context"), "context {} tokens"),

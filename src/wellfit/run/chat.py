@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wellfit.errors import RunError
 from wellfit.generation.write import Piece
 from wellfit.recipe.schema import Sampling
-from wellfit.run.prompting import Turn, conversation_prompt
+from wellfit.run.prompting import Turn
 from wellfit.run.writing import Pen
 
 if TYPE_CHECKING:
@@ -56,13 +56,10 @@ class Chat:
 
         Oldest turns go first, and each answer with what it answered.
         """
-        recipe = self.pen.trained.recipe
-        room = recipe.model.context
+        room = self.pen.context
 
         def prompt() -> Prompt:
-            return conversation_prompt(
-                recipe, self.pen.trained.corpus, self.tokenizer, self.turns[self.forgotten :]
-            )
+            return self.pen.talk(self.turns[self.forgotten :])
 
         found = prompt()
         while self.forgotten < len(self.turns) - 1 and not _fits(found, self.sampling.tokens, room):

@@ -71,17 +71,20 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
             f"{math.log(outputs):.3f}"
         )
     count = started.data["parameters"]
-    about = f"Model {recipe.model.size}: {count:,} parameters"
-    if recipe.model.module is None:
+    about = f"Model {recipe.model.weights or recipe.model.size}: {count:,} parameters"
+    if not recipe.model.foreign:
         flops = flops_per_token(recipe.model, entries, target_share=target_share(recipe))
         about += f", {flops / 1e6:,.1f} MFLOP a token"
     else:
-        about = f"Model {recipe.model.module.name}: {count:,} parameters, its arithmetic unknown"
+        module = recipe.model.module
+        named = recipe.model.weights if module is None else module.name
+        about = f"Model {named}: {count:,} parameters, its arithmetic unknown"
     lines = [
         corpus_lines(corpus),
         about,
         f"Step: {rows} rows of {recipe.model.context} tokens in micro-batches of "
         f"{recipe.train.micro_batch}; {batches.rows_per_epoch / rows:,.1f} steps an epoch",
+        *(f"Weights: {one}" for one in getattr(model, "told", ())),
         packing_lines(packings_of(corpus, recipe), recipe.data.packing),
         *plan_lines(made),
         *([warning] if warning else []),

@@ -104,6 +104,12 @@ def coord_check(
             where="model.module",
             way_out="Check the widths of wellfit's own model, or look at yours by hand.",
         )
+    if recipe.model.weights:
+        raise RunError(
+            "trained weights have one width, and the check begins anew at several",
+            where="model.weights",
+            way_out="Check a recipe of the same settings without model.weights.",
+        )
     if recipe.model.kind == "encoder_decoder":
         raise RunError(
             "the check looks at one stack of blocks, and an encoder_decoder has two",

@@ -20,6 +20,7 @@ from wellfit.data.packing.rows import PackedRows
 from wellfit.data.plan import DataPlan
 from wellfit.evaluation.loss import Guess
 from wellfit.model.guest import Guest, made, refuse_unfit
+from wellfit.model.hub.foreign import empty_foreign
 from wellfit.model.init import initialise
 from wellfit.model.protocol import LanguageModel
 from wellfit.model.seeded import seeded
@@ -28,31 +29,47 @@ from wellfit.model.transformer import Transformer
 from wellfit.recipe.callables import resolve, version_of
 from wellfit.recipe.schema import Recipe, objective_kind
 from wellfit.recipe.shapes import Shape
+from wellfit.run.base import config_folder, foreign_guest, take_base
 from wellfit.run.vocabulary import marks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 
-def empty_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
+def empty_model(recipe: Recipe, vocabulary_size: int, run: Path | None = None) -> LanguageModel:
     """A recipe and the entries of its vocabulary → the model, its weights not yet filled.
 
-    A module of the user's own comes with the weights that it makes itself.
+    A module of the user's own comes with the weights that it makes itself; one of transformers is
+    built by the `config.json` that the run folder keeps, where there is a `run`.
     """
     if recipe.model.module is not None:
         return _own_model(recipe, vocabulary_size)
-    return Transformer(recipe.model, vocabulary_size)
+    if recipe.model.architecture == "transformers":
+        return foreign_guest(recipe, vocabulary_size, filled=False, run=run)[0]
+    model = Transformer(recipe.model, vocabulary_size)
+    model.pretrained = bool(recipe.model.weights)
+    return model
 
 
 def first_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
     """A recipe and the entries of its vocabulary → the model as training begins with it.
 
-    Raises RecipeError where `model.module` does not resolve, and RunError where it gives nothing
-    that can be trained.
+    With `model.weights` it begins with these, and `told` of the model says what was drawn anew.
+    Raises RecipeError where `model.module` does not resolve, RunError where it gives nothing that
+    can be trained, and CheckpointError where `model.weights` cannot be read or do not fit.
     """
+    if recipe.model.architecture == "transformers":
+        guest, taken = foreign_guest(recipe, vocabulary_size, filled=True)
+        guest.told = taken.told if taken else ()
+        return guest
     model = empty_model(recipe, vocabulary_size)
     if isinstance(model, Transformer) and recipe.model.module is None:
-        initialise(model, recipe.seed)
+        filled: frozenset[str] = frozenset()
+        if recipe.model.weights:
+            loaded = take_base(model, recipe)
+            model.told, filled = loaded.told, loaded.filled
+        initialise(model, recipe.seed, but=filled)
     return model
 
 
@@ -68,14 +85,19 @@ def corruption(recipe: Recipe, found: Marks, key: tuple[object, ...]) -> Corrupt
             return None
 
 
-def model_shapes(recipe: Recipe, vocabulary_size: int) -> tuple[Shape, ...] | None:
-    """A recipe with a module of one's own → its tensors, without making them; None if that fails.
+def model_shapes(
+    recipe: Recipe, vocabulary_size: int, run: Path | None = None
+) -> tuple[Shape, ...] | None:
+    """A recipe whose layers are not ours → its tensors, without making them; None if that fails.
 
     It is built on torch's device `meta`, which knows shapes and no numbers.
     """
     try:
         with seeded("shapes", torch.device("cpu")), torch.device("meta"):
-            module = made(_function(recipe), "", recipe.model, vocabulary_size)
+            if recipe.model.module is None:
+                module = empty_foreign(config_folder(recipe, run), vocabulary_size)
+            else:
+                module = made(_function(recipe), "", recipe.model, vocabulary_size)
         if isinstance(module, LanguageModel):
             own: Any = module
             roles = own.roles()

@@ -19,7 +19,7 @@ from wellfit.plan.plan import Plan, plan
 from wellfit.recipe.schema import Recipe
 from wellfit.run.load import load
 from wellfit.run.micro_batch import with_micro_batch
-from wellfit.run.vocabulary import marks_with, vocabulary_of
+from wellfit.run.vocabulary import marks_with, vocabulary_of, widened
 
 if TYPE_CHECKING:
     from wellfit.data.corpus import Corpus
@@ -62,7 +62,7 @@ def plan_file(
     recipe = load(path, changes)
     machine, precision = settle_machine(recipe, gpu_name)
     corpus = built_corpus(recipe)
-    vocabulary_size, origin = _vocabulary(recipe, corpus)
+    vocabulary_size, origin = vocabulary(recipe, corpus)
     recipe = with_micro_batch(recipe, machine, precision, vocabulary_size)
     measured = None
     if calibrated:
@@ -70,7 +70,7 @@ def plan_file(
 
         measured = calibrate(recipe, vocabulary_size, corpus)
 
-    if recipe.model.module is not None:
+    if recipe.model.foreign:
         from wellfit.run.parts import model_shapes
 
         return plan_guest(
@@ -141,15 +141,15 @@ def machine_of_run(recipe: Recipe) -> tuple[Machine, Precision]:
 def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> Plan:
     """A recipe and its corpus, as a run begins → its plan on the device that torch will use."""
     machine, precision = machine_of_run(recipe)
-    if recipe.model.module is not None:
+    if recipe.model.foreign:
         from wellfit.run.parts import model_shapes
 
         return plan_guest(
             recipe,
             machine,
             precision,
-            model_shapes(recipe, corpus.vocabulary_size),
-            vocabulary_size=corpus.vocabulary_size,
+            model_shapes(recipe, vocabulary_of(recipe, corpus)),
+            vocabulary_size=vocabulary_of(recipe, corpus),
             vocabulary_origin="its corpus",
             counts=counts_of(corpus, recipe),
         )
@@ -265,7 +265,7 @@ def packings_of(corpus: Corpus, recipe: Recipe) -> dict[str, Packed]:
     return packed_by_each(table.first_token, table.tokens, recipe.model.context)
 
 
-def _vocabulary(recipe: Recipe, corpus: Corpus | None) -> tuple[int, str]:
+def vocabulary(recipe: Recipe, corpus: Corpus | None) -> tuple[int, str]:
     """A recipe and its corpus, if any → entries of the model, marks included, and whose."""
     if corpus is not None:
         return vocabulary_of(recipe, corpus), "its corpus"
@@ -277,8 +277,10 @@ def _vocabulary(recipe: Recipe, corpus: Corpus | None) -> tuple[int, str]:
     elif file:
         from wellfit.data.tokens.tokenizer import load as load_tokenizer
 
-        return marks_with(recipe, load_tokenizer(Path(file))).vocabulary_size, file
-    return marks(recipe.model.kind, {}, size, 0).vocabulary_size, whose
+        ready = load_tokenizer(Path(file), section.separator if tokens is None else "")
+        return marks_with(recipe, ready).vocabulary_size, file
+    found = widened(recipe, marks(recipe.model.kind, {}, size, 0))
+    return found.vocabulary_size, whose
 
 
 def _local_gpu(folder: Path = NVIDIA) -> str | None:

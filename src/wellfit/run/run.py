@@ -14,13 +14,15 @@ from wellfit.plan.text import plan_lines
 from wellfit.recipe.schema import Recipe
 from wellfit.recipe.show import recipe_text
 from wellfit.records import Event, Request
+from wellfit.run.base import begun_with, keep_base
 from wellfit.run.conclude import Outcome, conclude
-from wellfit.run.parts import first_model, training_batches
+from wellfit.run.parts import empty_model, first_model, training_batches
 from wellfit.run.plan import plan_of_run, settled
 from wellfit.run.probes import evaluator, sampler
 from wellfit.run.setting import corpus_folder, refuse_another_model, settle
 from wellfit.run.show import Quiet, Show
 from wellfit.run.vocabulary import vocabulary_of
+from wellfit.training import checkpoint
 from wellfit.training.loop import train
 from wellfit.training.signals import stop_requests
 
@@ -56,8 +58,16 @@ def run(
         plan = DataPlan.open(folder / "data-plan.jsonl")
         batches = training_batches(recipe, corpus, plan)
         measures = settle(recipe, corpus, run_folder)
-        model = first_model(recipe, vocabulary_of(recipe, corpus))
+        keep_base(recipe, folder)
+        resumed = resume and checkpoint.latest(folder / "checkpoints") is not None
+        entries = vocabulary_of(recipe, corpus)
+        # A checkpoint holds all weights: those that the run began with may be gone by now.
+        resumed = resumed and bool(recipe.model.weights)
+        model = empty_model(recipe, entries, folder) if resumed else first_model(recipe, entries)
         with Listener(run_folder, measures) as listener, stop_requests(requests):
+            for begun in begun_with(recipe, model, resumed=resumed):
+                listener.hear(begun)
+                show.line(begun.text)
             for record in train(
                 recipe.train,
                 model,

@@ -41,6 +41,8 @@ def refuse_another_model(recipe: Recipe, folder: Path) -> None:
     compared = [name for name in now if name != "size"]
     if before["module"] is not None and now["module"] is not None:
         compared = ["module", "context"]
+    if before["architecture"] == now["architecture"] == "transformers":
+        compared = ["weights", "architecture", "context", "vocabulary_size"]
     differences = [
         f"model.{name} was {before[name]} and is {now[name]}"
         for name in compared
@@ -89,7 +91,7 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
     # Speed counts tokens with a label, and a decoder alone has one at every place but padding,
     # whose arithmetic is no use and not counted; of a module of one's own it is not known.
     flops = None
-    if recipe.model.kind == "decoder" and recipe.model.module is None:
+    if recipe.model.kind == "decoder" and not recipe.model.foreign:
         flops = float(flops_per_token(recipe.model, entries))
     return Measures(device=where.name, flops_per_token=flops, matrix_peak=peak)
 
@@ -99,7 +101,7 @@ def _parameters(recipe: Recipe, entries: int) -> int | None:
 
     The event `started` tells it in any case.
     """
-    if recipe.model.module is None:
+    if not recipe.model.foreign:
         return parameter_count(recipe.model, entries)
     from wellfit.run.parts import model_shapes
 

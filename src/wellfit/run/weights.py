@@ -128,7 +128,7 @@ def open_run(run: Path, which: str = "") -> Trained:
     recipe = load_recipe(recipe_file)
     path = choose_checkpoint(run, recipe, which)
     corpus = open_corpus(run)
-    model = empty_model(recipe, vocabulary_of(recipe, corpus))
+    model = empty_model(recipe, vocabulary_of(recipe, corpus), run)
     take_weights(model, path)
     # What was trained in fp8 is scored in bf16, as it was between its steps, on any device.
     wanted = "bf16" if recipe.train.precision == "fp8" else recipe.train.precision

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from wellfit.data.corpus import Corpus
 from wellfit.errors import WellfitError
 from wellfit.recipe.schema import Sampling
-from wellfit.run.weights import Trained, open_run
+from wellfit.run.weights import open_run
 
 if TYPE_CHECKING:
     from wellfit.data.tokens.tokenizer import Tokenizer
     from wellfit.generation.prompts import Prompt
     from wellfit.generation.rows import Written
     from wellfit.generation.write import Ended, Piece
+    from wellfit.run.prompting import Turn
 
 TOGETHER = 32
 """Prompts that are continued at once at most: each has room for its keys in memory."""
@@ -68,22 +69,18 @@ def drawing(
 
 @dataclass(frozen=True, slots=True)
 class Pen:
-    """A checkpoint that is ready to write."""
+    """A model that is ready to write: a run's checkpoint, or a folder of weights."""
 
-    trained: Trained
     tokenizer: Tokenizer | None
     model: Written
     """Its weights made ready, or the model itself where only its own forward pass knows it."""
-
-    def prompt(self, text: str) -> Prompt:
-        """A text → what the model is given of it; ids where the run has no tokenizer."""
-        from wellfit.generation.prompts import continuing
-        from wellfit.run.prompting import prompt_of
-
-        corpus = self.trained.corpus
-        if self.tokenizer is None:
-            return continuing(_ids_of(text, corpus), separator=corpus.separator)
-        return prompt_of(self.trained.recipe, corpus, self.tokenizer, text)
+    context: int
+    threads: int
+    """CPU threads; 0 takes one a core."""
+    prompt: Callable[[str], Prompt]
+    """A text → what the model is given of it; ids where there is no tokenizer."""
+    talk: Callable[[Sequence[Turn]], Prompt]
+    """The turns of a conversation → the same."""
 
     @property
     def decode(self) -> Callable[[Sequence[int]], str]:
@@ -97,25 +94,41 @@ class Pen:
         from wellfit.generation.write import write_rows
         from wellfit.training.threads import threads
 
-        with threads(self.trained.recipe.train.threads):
+        with threads(self.threads):
             yield from write_rows(self.model, prompts, sampling, self.decode)
 
 
 def open_pen(run: Path, which: str = "", *, rows: int = 1) -> Pen:
     """A run folder, a checkpoint and how many prompts it will write at once → it, ready to write.
 
-    `which` is as for `choose_checkpoint`. Raises as `open_run` does, and RunError where the model
-    does not write text.
+    `which` is as for `choose_checkpoint`; a folder of weights has one alone. Raises as `open_run`
+    does, and RunError where the model does not write text.
     """
+    from wellfit.generation.prompts import continuing
     from wellfit.generation.rows import empty_cache
     from wellfit.model.decoding import decoding
-    from wellfit.run.prompting import refuse_without_text
+    from wellfit.run.folder_text import is_weights_folder, pen_of_folder
+    from wellfit.run.prompting import conversation_prompt, prompt_of, refuse_without_text
 
+    if is_weights_folder(run):
+        return pen_of_folder(run, rows)
     trained = open_run(run, which)
     refuse_without_text(trained.recipe)  # before a prompt is printed
     empty_cache(trained.model)
-    tokenizer = trained.corpus.tokenizer() if trained.corpus.has_tokenizer else None
-    return Pen(trained, tokenizer, decoding(trained.model, rows) or trained.model)
+    recipe, corpus = trained.recipe, trained.corpus
+    tokenizer = corpus.tokenizer() if corpus.has_tokenizer else None
+
+    def prompt(text: str) -> Prompt:
+        if tokenizer is None:
+            return continuing(_ids_of(text, corpus), separator=corpus.separator)
+        return prompt_of(recipe, corpus, tokenizer, text)
+
+    def talk(turns: Sequence[Turn]) -> Prompt:
+        assert tokenizer is not None, "a conversation needs a tokenizer"
+        return conversation_prompt(recipe, corpus, tokenizer, turns)
+
+    ready = decoding(trained.model, rows) or trained.model
+    return Pen(tokenizer, ready, recipe.model.context, recipe.train.threads, prompt, talk)
 
 
 def generate_from_run(

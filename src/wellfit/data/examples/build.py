@@ -258,7 +258,8 @@ def _without_repeats(examples: list[_Read], dropped: Counter[str]) -> list[_Read
 def _tokenizer(data: Data, train: Iterable[_Read]) -> tuple[tokenizer.Tokenizer, str]:
     """The data section and the train examples → the tokenizer, and it as JSON."""
     if data.tokenizer.file:
-        ready = tokenizer.load(Path(data.tokenizer.file).expanduser(), data.tokenizer.new_tokens)
+        own = Path(data.tokenizer.file).expanduser()
+        ready = tokenizer.load(own, data.tokenizer.separator, data.tokenizer.new_tokens)
     else:
         texts = (text for one in train for text in _words(one.example))
         assert data.examples is not None

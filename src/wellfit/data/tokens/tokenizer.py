@@ -165,13 +165,12 @@ def train(texts: Iterable[str], vocabulary_size: int, new_tokens: Sequence[str] 
     return _ready(backend, where="data.tokenizer")
 
 
-def load(file: Path, new_tokens: Sequence[str] = ()) -> Tokenizer:
+def load(file: Path, separator: str = "", new_tokens: Sequence[str] = ()) -> Tokenizer:
     """A `tokenizer.json` → the tokenizer; its truncation, padding and templates are taken off.
 
     `new_tokens` are special tokens that it shall have; those it lacks come behind its last id.
-
-    The separator is the first of SEPARATORS that the vocabulary has. Raises DataError where the
-    file is missing or no tokenizer, or has no separator.
+    Without a `separator` it is the first of SEPARATORS that the vocabulary has. Raises DataError
+    where the file is missing or no tokenizer, or has no (or not that) separator.
     """
     from tokenizers import Tokenizer as Backend
 
@@ -190,16 +189,22 @@ def load(file: Path, new_tokens: Sequence[str] = ()) -> Tokenizer:
             way_out=way_out,
         ) from fault
     backend.add_special_tokens(list(new_tokens))
-    return _ready(backend, where=str(file))
+    return _ready(backend, where=str(file), wanted=separator)
 
 
-def _ready(backend: Any, *, where: str) -> Tokenizer:
+def _ready(backend: Any, *, where: str, wanted: str = "") -> Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     # A document may *speak* of `<|endoftext|>`: special names in it are text like any other.
     backend.encode_special_tokens = True
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    separator = next((name for name in SEPARATORS if name in vocabulary), None)
+    if wanted and wanted not in vocabulary:
+        raise DataError(
+            f"the vocabulary has no entry {wanted!r} to stand between documents",
+            where=where,
+            way_out="Name another one as data.tokenizer.separator, as it is written there.",
+        )
+    separator = wanted or next((name for name in SEPARATORS if name in vocabulary), None)
     if separator is None:
         raise DataError(
             "the vocabulary has no token that can stand between documents",
