@@ -147,9 +147,12 @@ class Guest(nn.Module):
         return own() if callable(own) else torch.zeros((), device=self._device())
 
     def roles(self) -> dict[str, Role]:
-        """What the module's own `roles()` says, where it has one; else `guessed_roles`."""
+        """What the module's own `roles()` says, where it has one; else `guessed_roles`.
+
+        These also where the module is frozen: it does not know what an adapter added.
+        """
         own = getattr(self.module, "roles", None)
-        if callable(own):
+        if callable(own) and not hasattr(self, "attached"):
             return dict(own())
         return guessed_roles(self.module, self.vocabulary_size)
 
