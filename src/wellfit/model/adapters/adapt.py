@@ -17,7 +17,13 @@ from torch import Tensor, nn
 
 from wellfit.errors import RunError
 from wellfit.model.adapters.digest import digest_of
-from wellfit.model.adapters.frozen import FrozenLinear, frozen_linear, is_linear, is_table
+from wellfit.model.adapters.frozen import (
+    FrozenLinear,
+    frozen_linear,
+    is_linear,
+    is_table,
+    is_turned,
+)
 from wellfit.model.adapters.layers import Adapted, LoraEmbedding, LoraLinear, lengths
 from wellfit.model.guest import Guest
 from wellfit.model.transformer import Transformer
@@ -27,6 +33,14 @@ from wellfit.recipe.schema import Adapter, Quantize
 WHERE = "model.adapter"
 # They read the weights of layers inside them without calling these layers.
 BYPASS = (nn.MultiheadAttention, nn.TransformerEncoderLayer)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An adapter apart from its base: its settings and everything that was trained, by name."""
+
+    section: Adapter
+    tensors: dict[str, Tensor]
 
 
 @dataclass
@@ -84,34 +98,94 @@ def freeze(model: Any, quantize: Quantize, section: Adapter | None = None) -> No
             whole = name in heads or name.endswith(".router")
             whole = whole or (section is not None and saved(section, name))
             if plain and not whole:
-                _put(root, name, frozen_linear(layer, quantize))
+                put_layer(root, name, frozen_linear(layer, quantize))
     model.base_digest = digest
     model.attached = None
 
 
 def attach(model: Any, section: Adapter, *, seed: int = 0) -> None:
     """A frozen model → with a fresh adapter on it; nothing may be attached yet."""
-    assert model.attached is None, "detach what is attached first"
-    root = root_of(model)
-    layers = dict(root.named_modules())
-    names = targets_of(model, section)
     attached = Attached(section, {})
-    for name in names:
+    layers = dict(root_of(model).named_modules())
+    for name in targets_of(model, section):
         _refuse_unfit(model, layers, name)
-        attached.layers[name] = _with_adapter(model, name, layers[name], section, seed)
-    for name, layer in attached.layers.items():
-        _put(root, name, cast(nn.Module, layer))
-    _train_in_full(root, section, attached)
-    _train_biases(root, section, attached)
-    model.attached = attached
+        fan_out, fan_in = sides(layers[name])
+        table = is_table(layers[name])
+        a, b = fresh_values(name, section, fan_in, fan_out, table=table, seed=seed)
+        layer = _with_adapter(model, name, layers[name], section, a, b)
+        if section.kind == "dora":
+            layer.magnitude = nn.Parameter(_refuse_no_direction(lengths(layer), name))
+        attached.layers[name] = layer
+    _place(model, attached)
+    for name in (*_in_full(model, section), *_biases(model, attached)):
+        train_own(model, name)
     _refuse_idle(section, attached)
+
+
+def put_on(model: Any, kept: Kept) -> None:
+    """A frozen model and an adapter that was kept → with it on; nothing may be attached yet.
+
+    Raises RunError where the adapter is for other layers or sides.
+    """
+    attached = Attached(kept.section, {})
+    layers = dict(root_of(model).named_modules())
+    own = dict(kept.tensors)
+    for name in [key.removesuffix(".lora_A") for key in kept.tensors if key.endswith(".lora_A")]:
+        a, b = own.pop(f"{name}.lora_A"), own.pop(f"{name}.lora_B")
+        there = layers.get(name)
+        fits = there is not None and (is_linear(there) or is_table(there))
+        if not fits or sides(layers[name]) != (b.shape[0], a.shape[1]):
+            raise _not_for_this(name, f"an adapter of {b.shape[0]} × {a.shape[1]}")
+        _refuse_unfit(model, layers, name)
+        layer = _with_adapter(model, name, layers[name], kept.section, a, b)
+        magnitude = own.pop(f"{name}.magnitude", None)
+        if magnitude is not None:
+            layer.magnitude = nn.Parameter(magnitude.to(layer.lora_A.device, copy=True))
+        attached.layers[name] = layer
+    _place(model, attached)
+    try:
+        for name, tensor in own.items():
+            owner, _, last = name.rpartition(".")
+            module = dict(root_of(model).named_modules()).get(owner)
+            there = None if module is None or last not in _frozen_in(module) else module
+            if there is None or cast(Tensor, getattr(there, last)).shape != tensor.shape:
+                raise _not_for_this(name, f"values {tuple(tensor.shape)}")
+            train_own(model, name)
+            with torch.no_grad():
+                cast(Tensor, getattr(there, last)).copy_(tensor)
+    except RunError:
+        detach(model)
+        raise
+
+
+def taken_off(model: Any) -> Kept:
+    """A model with an adapter → the adapter, and the model is the frozen base alone again."""
+    root = root_of(model)
+    kept = Kept(model.attached.section, {n: p.detach() for n, p in root.named_parameters()})
+    detach(model)
+    return kept
+
+
+def _not_for_this(name: str, what: str) -> RunError:
+    return RunError(
+        f"it has {what} for {name}, and this base has no such layer",
+        where="the adapter",
+        way_out="Put it on the base that it was trained on.",
+    )
+
+
+def _place(model: Any, attached: Attached) -> None:
+    assert model.attached is None, "take off what is attached first"
+    for name, layer in attached.layers.items():
+        put_layer(root_of(model), name, layer)
+    model.attached = attached
 
 
 def detach(model: Any) -> None:
     """A model with an adapter → the frozen base alone, as it was before."""
     root, attached = root_of(model), model.attached
     for name, layer in attached.layers.items():
-        _put(root, name, layer.base)
+        put_layer(root, name, layer.base)
     for name, original in attached.originals.items():
         owner, _, last = name.rpartition(".")
         module = root.get_submodule(owner)
@@ -199,44 +273,40 @@ def _generator(seed: int, name: str) -> torch.Generator:
 
 
 def _with_adapter(
-    model: Any, name: str, base: nn.Module, section: Adapter, seed: int
+    model: Any, name: str, base: nn.Module, section: Adapter, a: Tensor, b: Tensor
 ) -> Adapted:
-    weight = cast(Tensor, next(iter(base.buffers())))
+    device = next(iter(base.buffers())).device
+    a, b = a.to(device, copy=True), b.to(device, copy=True)
     if is_table(base):
-        entries, width = cast(Tensor, base.weight).shape
-        a, b = fresh_values(name, section, entries, width, table=True, seed=seed)
-        layer: Adapted = LoraEmbedding(base, a.to(weight.device), b.to(weight.device), section.scale)
-    else:
-        fan_out, fan_in = sides(base)
-        a, b = fresh_values(name, section, fan_in, fan_out, table=False, seed=seed)
-        layer = LoraLinear(
-            base, a.to(weight.device), b.to(weight.device), section.scale, section.dropout
-        )
-        if isinstance(model, Transformer):
-            layer.drawn_for = (model, name)
-    if section.kind == "dora":
-        magnitude = lengths(layer)
-        if magnitude.device.type != "meta" and bool((magnitude == 0).any()):
-            raise RunError(
-                f"{int((magnitude == 0).sum())} features of {name} have weights that are all 0, "
-                "and what has no direction cannot be turned",
-                where=f"{WHERE}.kind=dora",
-                way_out="Set model.adapter.kind=lora, or leave this layer out of the targets.",
-            )
-        layer.magnitude = nn.Parameter(magnitude)
+        return LoraEmbedding(base, a, b, section.scale)
+    layer = LoraLinear(base, a, b, section.scale, section.dropout)
+    if isinstance(model, Transformer):
+        layer.drawn_for = (model, name)
     return layer
 
 
+def _refuse_no_direction(magnitude: Tensor, name: str) -> Tensor:
+    if magnitude.device.type != "meta" and bool((magnitude == 0).any()):
+        raise RunError(
+            f"{int((magnitude == 0).sum())} features of {name} have weights that are all 0, and "
+            "what has no direction cannot be turned",
+            where=f"{WHERE}.kind=dora",
+            way_out="Set model.adapter.kind=lora, or leave this layer out of the targets.",
+        )
+    return magnitude
+
+
 def sides(layer: nn.Module) -> tuple[int, int]:
-    """A linear layer → its outputs and inputs."""
+    """A linear layer → its outputs and inputs; a table → its width and entries."""
     if isinstance(layer, FrozenLinear):
         return layer.out_features, layer.in_features
-    shape = cast(Tensor, layer.weight).shape
-    return (shape[1], shape[0]) if type(layer).__name__ == "Conv1D" else (shape[0], shape[1])
+    rows, columns = cast(Tensor, layer.weight).shape
+    return (columns, rows) if is_turned(layer) or is_table(layer) else (rows, columns)
 
 
-def _train_in_full(root: nn.Module, section: Adapter, attached: Attached) -> None:
-    """Modules of `modules_to_save` get parameters of their own again; ties are thereby cut."""
+def _in_full(model: Any, section: Adapter) -> list[str]:
+    """Names of the base's tensors that `modules_to_save` means."""
+    root, found = root_of(model), []
     for wanted in section.modules_to_save:
         meant = [(name, one) for name, one in root.named_modules() if name and named(name, wanted)]
         if not meant:
@@ -248,37 +318,45 @@ def _train_in_full(root: nn.Module, section: Adapter, attached: Attached) -> Non
         for name, module in meant:
             for inside, part in module.named_modules(prefix=name):
                 if isinstance(part, FrozenLinear):
-                    _refuse_few_bits(inside, wanted)
-                for last in sorted(_frozen_in(part)):
-                    _train(part, inside, last, attached)
+                    raise RunError(
+                        f"{inside} is kept in fewer bits, and what is trained in full cannot be",
+                        where=f"{WHERE}.modules_to_save={wanted}",
+                        way_out="Leave it out, or set model.quantize.kind=none.",
+                    )
+                found += [f"{inside}.{last}" for last in sorted(_frozen_in(part))]
+    return list(dict.fromkeys(found))
 
 
-def _train_biases(root: nn.Module, section: Adapter, attached: Attached) -> None:
+def _biases(model: Any, attached: Attached) -> list[str]:
+    """Names of the base's tensors that `bias` means and nothing else does."""
+    section, found = attached.section, []
     if section.bias == "none":
-        return
-    found = False
-    for name, module in list(root.named_modules()):
-        of_adapter = name.removesuffix(".base") in attached.layers and name.endswith(".base")
-        if section.bias == "adapter" and not of_adapter:
-            continue
-        if "bias" in _frozen_in(module):
-            _train(module, name, "bias", attached)
-            found = True
+        return []
+    for name, module in root_of(model).named_modules():
+        of_adapter = name.endswith(".base") and name.removesuffix(".base") in attached.layers
+        if (section.bias == "all" or of_adapter) and "bias" in _frozen_in(module):
+            found.append(f"{name}.bias")
     if not found:
         raise RunError(
             "there is no such bias in the model, so nothing would be trained",
             where=f"{WHERE}.bias={section.bias}",
             way_out="Set model.adapter.bias=none.",
         )
+    return [name for name in found if not saved(section, name.rpartition(".")[0])]
 
 
-def _train(module: nn.Module, owner: str, last: str, attached: Attached) -> None:
-    """One frozen tensor → a parameter with the same numbers, and the tensor kept aside."""
+def train_own(model: Any, name: str) -> None:
+    """A model and the name of a frozen tensor → it is trained; a tie with others is thereby cut.
+
+    The tensor itself is kept aside under the name that it has without the adapter.
+    """
+    owner, _, last = name.rpartition(".")
+    module = root_of(model).get_submodule(owner)
     tensor = cast(Tensor, module._buffers.pop(last))
     module.register_parameter(last, nn.Parameter(tensor.clone()))
-    # Layers with an adapter give their names back when it goes.
     within = owner.removesuffix(".base")
-    attached.originals[f"{within if within in attached.layers else owner}.{last}"] = tensor
+    plain = within if within in model.attached.layers else owner
+    model.attached.originals[f"{plain}.{last}"] = tensor
 
 
 def _frozen_in(module: nn.Module) -> set[str]:
@@ -341,7 +419,7 @@ def _at(root: nn.Module, name: str) -> nn.Module:
     return root.get_submodule(name)
 
 
-def _put(root: nn.Module, name: str, layer: nn.Module) -> None:
+def put_layer(root: nn.Module, name: str, layer: nn.Module) -> None:
     """The layer takes the place of the one of that name."""
     owner, _, last = name.rpartition(".")
     module = root.get_submodule(owner)

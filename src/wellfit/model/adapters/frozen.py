@@ -28,12 +28,14 @@ class FrozenLinear(nn.Module):
     """
 
     def __init__(
-        self, matrix: Tensor, bias: Tensor | None, section: Quantize, *, turned: bool
+        self, matrix: Tensor, bias: Tensor | None, section: Quantize, *, turned: bool = False
     ) -> None:
         """A matrix [O, I], a bias [O] or none, and how to keep it."""
         super().__init__()
         self.out_features, self.in_features = matrix.shape
         self.section, self.turned = section, turned
+        self.shell: tuple[nn.Module, ...] = ()
+        """The layer that it stands for, without its matrix; hidden from torch in a tuple."""
         for name, tensor in KEPT[section.kind](matrix, section).items():
             self.register_buffer(name, tensor)
         self.bias: Tensor | None
@@ -72,10 +74,21 @@ class _Product(torch.autograd.Function):
 
 
 def frozen_linear(layer: nn.Module, section: Quantize) -> FrozenLinear:
-    """A linear layer, and how its matrix shall be kept → the layer that keeps it so."""
-    turned = is_turned(layer)
+    """A frozen linear layer, whose matrix goes → the layer that keeps it as the section says."""
     bias = cast("Tensor | None", layer.bias)
-    return FrozenLinear(matrix_of(layer).detach(), bias, section, turned=turned)
+    made = FrozenLinear(matrix_of(layer), bias, section, turned=is_turned(layer))
+    layer._buffers["weight"] = None
+    made.shell = (layer,)
+    return made
+
+
+def thawed(layer: FrozenLinear) -> nn.Module:
+    """A layer whose matrix is kept in fewer bits → the one it stands for, with that very matrix."""
+    (made,) = layer.shell
+    made._buffers["weight"] = layer.weight.contiguous()
+    made._buffers["bias"] = layer.bias
+    made.training = layer.training
+    return made
 
 
 def is_linear(layer: nn.Module) -> bool:
