@@ -19,6 +19,7 @@ from wellfit.data.examples.rows import ExampleRows
 from wellfit.data.packing.rows import PackedRows
 from wellfit.data.plan import DataPlan
 from wellfit.evaluation.loss import Guess
+from wellfit.model.adapters.adapt import adapted
 from wellfit.model.guest import Guest, made, refuse_unfit
 from wellfit.model.init import initialise
 from wellfit.model.protocol import LanguageModel
@@ -37,23 +38,31 @@ if TYPE_CHECKING:
 def empty_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
     """A recipe and the entries of its vocabulary → the model, its weights not yet filled.
 
-    A module of the user's own comes with the weights that it makes itself.
+    A module of the user's own comes with the weights that it makes itself, and so does the frozen
+    base of an adapter.
     """
-    if recipe.model.module is not None:
-        return _own_model(recipe, vocabulary_size)
-    return Transformer(recipe.model, vocabulary_size)
+    if recipe.model.adapter is not None:
+        return first_model(recipe, vocabulary_size)
+    return _bare_model(recipe, vocabulary_size)
 
 
 def first_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
     """A recipe and the entries of its vocabulary → the model as training begins with it.
 
     Raises RecipeError where `model.module` does not resolve, and RunError where it gives nothing
-    that can be trained.
+    that can be trained, or where an adapter does not fit it.
     """
-    model = empty_model(recipe, vocabulary_size)
+    model = _bare_model(recipe, vocabulary_size)
     if isinstance(model, Transformer) and recipe.model.module is None:
         initialise(model, recipe.seed)
-    return model
+    section = recipe.model.adapter
+    return adapted(model, section, recipe.model.quantize, seed=recipe.seed) if section else model
+
+
+def _bare_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
+    if recipe.model.module is not None:
+        return _own_model(recipe, vocabulary_size)
+    return Transformer(recipe.model, vocabulary_size)
 
 
 def corruption(recipe: Recipe, found: Marks, key: tuple[object, ...]) -> Corrupt | None:
@@ -68,23 +77,29 @@ def corruption(recipe: Recipe, found: Marks, key: tuple[object, ...]) -> Corrupt
             return None
 
 
-def model_shapes(recipe: Recipe, vocabulary_size: int) -> tuple[Shape, ...] | None:
+def model_shapes(
+    recipe: Recipe, vocabulary_size: int, *, base: bool = False
+) -> tuple[Shape, ...] | None:
     """A recipe with a module of one's own → its tensors, without making them; None if that fails.
+
+    Of a recipe with an adapter these are the trained ones, or with `base` those of the module
+    before it is frozen.
 
     It is built on torch's device `meta`, which knows shapes and no numbers.
     """
     try:
         with seeded("shapes", torch.device("cpu")), torch.device("meta"):
             module = made(_function(recipe), "", recipe.model, vocabulary_size)
-        if isinstance(module, LanguageModel):
-            own: Any = module
+        own: Any = module
+        if not isinstance(module, LanguageModel):
+            own = Guest(module, context=recipe.model.context, vocabulary_size=vocabulary_size)
+        if base or recipe.model.adapter is None:
             roles = own.roles()
         else:
-            guest = Guest(module, context=recipe.model.context, vocabulary_size=vocabulary_size)
-            roles = guest.roles()
+            roles = adapted(own, recipe.model.adapter).roles()
         return tuple(
             Shape(name, tuple(parameter.shape), roles[name])
-            for name, parameter in module.named_parameters()
+            for name, parameter in own.named_parameters()
         )
     except Exception:  # the training itself will say what is wrong
         return None

@@ -40,7 +40,7 @@ def refuse_another_model(recipe: Recipe, folder: Path) -> None:
     # The dial only fills the other values in; alone it means nothing.
     compared = [name for name in now if name != "size"]
     if before["module"] is not None and now["module"] is not None:
-        compared = ["module", "context"]
+        compared = ["module", "context", "adapter", "quantize"]
     differences = [
         f"model.{name} was {before[name]} and is {now[name]}"
         for name in compared
