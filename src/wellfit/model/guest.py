@@ -101,6 +101,15 @@ class Guest(nn.Module):
         """Every trained tensor with the module's own name for it; a tied one comes once."""
         return self.module.named_parameters(prefix, recurse, remove_duplicate)
 
+    def _apply(self, *arguments: Any, **more: Any) -> Any:
+        # torch moves a parameter with two names once, and a frozen tensor for each of its names.
+        result = super()._apply(*arguments, **more)  # type: ignore[no-untyped-call]
+        for shared in getattr(self, "ties", ()):
+            still = [(one, name) for one, name in shared if one._buffers.get(name) is not None]
+            for one, name in still[1:]:
+                one._buffers[name] = still[0][0]._buffers[still[0][1]]
+        return result
+
     def hidden(
         self,
         tokens: Tensor,

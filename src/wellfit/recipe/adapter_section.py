@@ -127,6 +127,11 @@ def refuse_beside(model: Model, train: Train) -> None:
             "train.precision fp8 is for matrices that are trained, and with model.adapter those of "
             "the base are frozen; try train.precision bf16"
         )
+    if train.optimizer.kind == "muon" and not model.adapter.modules_to_save:
+        raise ValueError(
+            "train.optimizer.kind muon is for whole matrices, and beside the frozen base of "
+            "model.adapter none is trained; try train.optimizer.kind adamw"
+        )
     if train.activation_offload:
         raise ValueError(
             "train.activation_offload true would take the frozen base of model.adapter to the host "

@@ -15,7 +15,7 @@ from typing import Any, get_args
 from wellfit.recipe.families import PRESETS, preset_facts
 from wellfit.recipe.heads import of_examples
 from wellfit.recipe.model_section import GATED, Activation
-from wellfit.recipe.rates import Filled, optimizer_rates, schedule_shape
+from wellfit.recipe.rates import Filled, adapter_rates, optimizer_rates, schedule_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,12 @@ def fill(raw: Mapping[str, Any]) -> Filled:
     filled |= of_examples(raw, context)
     filled |= _batch(train, dial, context)
     found_at = _whole(model, "base_width") or width
-    filled |= optimizer_rates(_section(train, "optimizer"), found_at, long=size in _LARGE)
+    optimizer = _section(train, "optimizer")
+    if model.get("adapter") is not None:
+        added = adapter_rates(optimizer)
+        filled |= added
+        optimizer = {**optimizer, **{path.rpartition(".")[2]: v for path, (v, _) in added.items()}}
+    filled |= optimizer_rates(optimizer, found_at, long=size in _LARGE)
     filled |= schedule_shape(_section(train, "schedule"), dial.decay_share)
     return filled
 

@@ -72,7 +72,10 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         )
     count = started.data["parameters"]
     about = f"Model {recipe.model.size}: {count:,} parameters"
-    if recipe.model.module is None:
+    if recipe.model.adapter is not None:
+        named = "" if recipe.model.module is None else f" of {recipe.model.module.name}"
+        about = f"Adapter: {count:,} trained parameters beside the frozen base{named}"
+    elif recipe.model.module is None:
         flops = flops_per_token(recipe.model, entries, target_share=target_share(recipe))
         about += f", {flops / 1e6:,.1f} MFLOP a token"
     else:

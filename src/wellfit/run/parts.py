@@ -6,7 +6,7 @@ work with the same parts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -56,7 +56,9 @@ def first_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
     if isinstance(model, Transformer) and recipe.model.module is None:
         initialise(model, recipe.seed)
     section = recipe.model.adapter
-    return adapted(model, section, recipe.model.quantize, seed=recipe.seed) if section else model
+    if section is None:
+        return model
+    return cast(LanguageModel, adapted(model, section, recipe.model.quantize, seed=recipe.seed))
 
 
 def _bare_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
@@ -77,32 +79,45 @@ def corruption(recipe: Recipe, found: Marks, key: tuple[object, ...]) -> Corrupt
             return None
 
 
-def model_shapes(
-    recipe: Recipe, vocabulary_size: int, *, base: bool = False
-) -> tuple[Shape, ...] | None:
-    """A recipe with a module of one's own → its tensors, without making them; None if that fails.
+def model_shapes(recipe: Recipe, vocabulary_size: int) -> tuple[Shape, ...] | None:
+    """A recipe → the tensors that it trains, without making them; None if that fails.
 
-    Of a recipe with an adapter these are the trained ones, or with `base` those of the module
-    before it is frozen.
-
-    It is built on torch's device `meta`, which knows shapes and no numbers.
+    For a module of one's own, and for adapters: the model is built on torch's device `meta`, which
+    knows shapes and no numbers.
     """
+    model = _unmade(recipe, vocabulary_size)
+    if model is None:
+        return None
+    roles = model.roles()
+    return tuple(
+        Shape(name, tuple(parameter.shape), roles[name])
+        for name, parameter in model.named_parameters()
+    )
+
+
+def frozen_bytes(recipe: Recipe, vocabulary_size: int) -> int:
+    """A recipe → bytes of the frozen base of its adapter, as they are kept; 0 where none is."""
+    if recipe.model.adapter is None:
+        return 0
+    model: Any = _unmade(recipe, vocabulary_size)
+    held = {} if model is None else {id(one): one for one in model.buffers()}
+    return sum(one.numel() * one.element_size() for one in held.values())
+
+
+def _unmade(recipe: Recipe, vocabulary_size: int) -> LanguageModel | None:
     try:
         with seeded("shapes", torch.device("cpu")), torch.device("meta"):
-            module = made(_function(recipe), "", recipe.model, vocabulary_size)
-        own: Any = module
-        if not isinstance(module, LanguageModel):
-            own = Guest(module, context=recipe.model.context, vocabulary_size=vocabulary_size)
-        if base or recipe.model.adapter is None:
-            roles = own.roles()
-        else:
-            roles = adapted(own, recipe.model.adapter).roles()
-        return tuple(
-            Shape(name, tuple(parameter.shape), roles[name])
-            for name, parameter in own.named_parameters()
-        )
+            if recipe.model.module is None:
+                model: Any = Transformer(recipe.model, vocabulary_size)
+            else:
+                model = made(_function(recipe), "", recipe.model, vocabulary_size)
+        if not isinstance(model, LanguageModel):
+            model = Guest(model, context=recipe.model.context, vocabulary_size=vocabulary_size)
+        if recipe.model.adapter is not None:
+            model = adapted(model, recipe.model.adapter, recipe.model.quantize)
     except Exception:  # the training itself will say what is wrong
         return None
+    return cast(LanguageModel, model)
 
 
 def training_batches(recipe: Recipe, corpus: Corpus, plan: DataPlan | None = None) -> Batches:

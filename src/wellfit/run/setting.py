@@ -87,9 +87,11 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
     }
     replace_file(run_folder.path / "corpus.json", json.dumps(pointer, indent=2) + "\n")
     # Speed counts tokens with a label, and a decoder alone has one at every place but padding,
-    # whose arithmetic is no use and not counted; of a module of one's own it is not known.
+    # whose arithmetic is no use and not counted; of a module of one's own, and beside a frozen
+    # base, it is not known.
     flops = None
-    if recipe.model.kind == "decoder" and recipe.model.module is None:
+    plain = recipe.model.module is None and recipe.model.adapter is None
+    if recipe.model.kind == "decoder" and plain:
         flops = float(flops_per_token(recipe.model, entries))
     return Measures(device=where.name, flops_per_token=flops, matrix_peak=peak)
 
@@ -99,7 +101,7 @@ def _parameters(recipe: Recipe, entries: int) -> int | None:
 
     The event `started` tells it in any case.
     """
-    if recipe.model.module is None:
+    if recipe.model.module is None and recipe.model.adapter is None:
         return parameter_count(recipe.model, entries)
     from wellfit.run.parts import model_shapes
 

@@ -235,7 +235,9 @@ def refuse_other_base(path: Path, state: State, model: object) -> None:
     """
     trained, here = state.build.get("base", ""), getattr(model, "base_digest", "")
     if trained != here:
-        words = [f"base {digest[:12]}" if digest else "no frozen base" for digest in (trained, here)]
+        words = [
+            f"base {digest[:12]}" if digest else "no frozen base" for digest in (trained, here)
+        ]
         raise CheckpointError(
             f"it was trained on {words[0]}, and the model has {words[1]}",
             where=str(path),

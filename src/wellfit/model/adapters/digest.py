@@ -28,5 +28,5 @@ def digest_of(tensors: Iterable[tuple[str, Tensor]]) -> str:
         flat = tensor.detach().reshape(-1)
         for first in range(0, len(flat), PORTION):
             part = flat[first : first + PORTION].cpu().contiguous()
-            found.update(part.view(torch.uint8).numpy())
+            found.update(part.view(torch.uint8).numpy().data)
     return found.hexdigest()

@@ -28,6 +28,7 @@ class LoraLinear(nn.Module):
         super().__init__()
         self.base, self.scale, self.share = base, scale, share
         self.lora_A, self.lora_B = nn.Parameter(a), nn.Parameter(b)
+        self.magnitude: nn.Parameter | None
         self.register_parameter("magnitude", None)
         self.drawn_for: tuple[Any, str] | None = None
         """Our own model, whose key decides what is dropped, and the name of this layer in it; None
@@ -72,6 +73,7 @@ class LoraEmbedding(nn.Module):
         super().__init__()
         self.base, self.scale = base, scale
         self.lora_A, self.lora_B = nn.Parameter(a), nn.Parameter(b)
+        self.magnitude: nn.Parameter | None
         self.register_parameter("magnitude", None)
 
     def __getattr__(self, name: str) -> Any:
@@ -109,7 +111,8 @@ def lengths(layer: Adapted, matrix: Tensor | None = None) -> Tensor:
     autograd (arXiv 2402.09353, section 4.3), and float32 whatever the arithmetic.
     """
     matrix = whole(layer) if matrix is None else matrix
-    return torch.linalg.vector_norm(matrix, dim=0 if isinstance(layer, LoraEmbedding) else 1)
+    of_columns = isinstance(layer, LoraEmbedding)
+    return cast(Tensor, torch.linalg.vector_norm(matrix, dim=0 if of_columns else 1))
 
 
 @torch.no_grad()
@@ -131,7 +134,7 @@ def _own_or_of_base(layer: nn.Module, name: str) -> Any:
 
 
 def _times(x: Tensor, matrix: Tensor) -> Tensor:
-    """Features [..., K] and a float32 matrix [M, K] → x·matrixᵀ [..., M], in the arithmetic of x."""
+    """Features [..., K], a float32 matrix [M, K] → x·matrixᵀ [..., M], in the arithmetic of x."""
     if torch.is_autocast_enabled(x.device.type):
         return functional.linear(x, matrix)
     return linear(x, matrix.to(x.dtype))

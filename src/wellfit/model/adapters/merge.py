@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from wellfit.errors import RunError
-from wellfit.model.adapters.adapt import put_layer, root_of
+from wellfit.model.adapters.adapt import Attached
 from wellfit.model.adapters.frozen import FrozenLinear, is_turned, thawed
 from wellfit.model.adapters.layers import LoraEmbedding, merged_matrix
+from wellfit.model.adapters.places import put_layer, root_of
 from wellfit.model.transformer import Transformer
 
 
@@ -68,9 +69,9 @@ def merged_weights(model: Any) -> dict[str, Tensor]:
 
 def _refuse_ties(model: Any) -> None:
     """In our own model one table may be embedding and head; an adapter changes the one alone."""
-    if not isinstance(model, Transformer) or not model.model.tie_embeddings:
-        return
-    if "embedding" in model.attached.layers:
+    tied = isinstance(model, Transformer) and model.model.tie_embeddings
+    attached: Attached = model.attached
+    if tied and "embedding" in attached.layers:
         raise RunError(
             "the adapter on the embedding does not change the head, which is the same table",
             where="model.tie_embeddings=true",
@@ -84,7 +85,10 @@ def _untied(model: Any) -> bool:
     config = getattr(module, "config", None)
     if not getattr(config, "tie_word_embeddings", False):
         return False
-    first, last = cast(Any, module).get_input_embeddings(), cast(Any, module).get_output_embeddings()
+    first, last = (
+        cast(Any, module).get_input_embeddings(),
+        cast(Any, module).get_output_embeddings(),
+    )
     if last is None or first.weight is last.weight:
         return False
     if torch.equal(first.weight, last.weight):

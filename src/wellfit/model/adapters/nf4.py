@@ -28,7 +28,7 @@ CODE_BOOK = (
 
 @cache
 def _tables(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Middles between neighbours [15]; and the pair of numbers that each byte stands for [256, 2]."""
+    """Middles between neighbours [15], and the two numbers that a byte stands for [256, 2]."""
     exact = torch.tensor(CODE_BOOK, dtype=torch.float64)
     middles = (exact[:-1] + exact[1:]) / 2
     both = torch.arange(256)

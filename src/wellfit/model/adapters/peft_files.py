@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from wellfit.errors import WellfitError
-from wellfit.model.adapters.adapt import Kept, put_on, root_of
+from wellfit.model.adapters.adapt import Kept, put_on
 from wellfit.model.adapters.frozen import is_table, is_turned
+from wellfit.model.adapters.places import root_of
 from wellfit.model.transformer import Transformer
 from wellfit.recipe.schema import Adapter
 
@@ -30,15 +31,16 @@ ENDS = (
     (".lora_B", ".lora_B.weight", ".lora_embedding_B"),
     (".magnitude", ".lora_magnitude_vector", ".lora_magnitude_vector"),
 )
-READ = frozenset(
-    "peft_type r lora_alpha lora_dropout use_rslora use_dora bias init_lora_weights target_modules "
-    "modules_to_save layers_to_transform layers_pattern exclude_modules fan_in_fan_out".split()
-)
+READ = frozenset({
+    "peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "bias",
+    "init_lora_weights", "target_modules", "modules_to_save", "layers_to_transform",
+    "layers_pattern", "exclude_modules", "fan_in_fan_out",
+})  # fmt: skip
 """Settings of PEFT's that are read, or that only say which layers were meant: the files tell."""
-IDLE = frozenset(
-    "task_type auto_mapping peft_version base_model_name_or_path revision inference_mode "
-    "megatron_core qalora_group_size".split()
-)
+IDLE = frozenset({
+    "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
+    "inference_mode", "megatron_core", "qalora_group_size",
+})  # fmt: skip
 """Settings of PEFT's that change nothing in what an adapter computes."""
 
 
@@ -65,7 +67,11 @@ def save_peft(
     for name, tensor in root.named_parameters():
         tensors[PREFIX + _to_peft(name, attached.layers, rename)] = tensor.detach()
     layers = [rename(name) for name in attached.layers]
-    biases = {n for n in attached.originals if n.endswith(".bias")} if attached.section.bias != "none" else ()
+    biases = (
+        {n for n in attached.originals if n.endswith(".bias")}
+        if attached.section.bias != "none"
+        else ()
+    )
     whole = sorted({rename(n.rpartition(".")[0]) for n in attached.originals if n not in biases})
     for name in whole:
         twins = [other for other, _ in root.named_modules() if rename(other).endswith(name)]

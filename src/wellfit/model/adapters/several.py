@@ -32,7 +32,7 @@ class Adapters:
         return sorted({*self.kept, *([self.on] if self.on else [])})
 
     def load(self, name: str, adapter: Kept) -> None:
-        """An adapter, such as `peft_files.read_peft` gives, is known by a name; it is not put on."""
+        """An adapter, as `read_peft` gives one, is known by a name from now on, but not put on."""
         if name in self.names:
             raise WellfitError(
                 f"there is an adapter {name} already",
@@ -113,19 +113,17 @@ def combined(adapters: Mapping[str, Kept], weights: Mapping[str, float]) -> Kept
                 where="adapters",
                 way_out="Weigh adapters of kind lora without modules_to_save and biases.",
             )
-        for key, a in kept.tensors.items():
+        for key, tensor in kept.tensors.items():
             if key.endswith(".lora_A"):
                 layer = key.removesuffix(".lora_A")
-                sides[layer] = (kept.tensors[f"{layer}.lora_B"].shape[0], a.shape[1])
+                sides[layer] = (kept.tensors[f"{layer}.lora_B"].shape[0], tensor.shape[1])
     tensors: dict[str, Tensor] = {}
     for layer, (fan_out, fan_in) in sides.items():
         firsts, seconds = [], []
         for name, kept in adapters.items():
             rank = kept.section.rank
-            a = kept.tensors.get(f"{layer}.lora_A")
-            b = kept.tensors.get(f"{layer}.lora_B")
-            if a is None or b is None:
-                a, b = torch.zeros(rank, fan_in), torch.zeros(fan_out, rank)
+            a = kept.tensors.get(f"{layer}.lora_A", torch.zeros(rank, fan_in))
+            b = kept.tensors.get(f"{layer}.lora_B", torch.zeros(fan_out, rank))
             firsts.append(a)
             seconds.append(b.to(a.device) * (weights[name] * kept.section.scale))
         device = next(a.device for a in firsts)

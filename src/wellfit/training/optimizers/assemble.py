@@ -95,8 +95,8 @@ def _fresh(settings: schema.Optimizer, role: str, parameter: torch.Tensor) -> Mo
 
 
 def _by_muon(settings: schema.Optimizer, role: str) -> bool:
-    # Not the role `adapter`: what should move alike in all directions is the product B·A. A and B
-    # are thin, and A's first gradients are all but zero: orthogonalised, noise would be a full step.
+    # Not the role `adapter`: what should move alike in all directions is the product B·A. Its
+    # factors are thin, and A's first gradients all but zero: their noise would be a full step.
     return settings.kind == "muon" and role == "matrix"
 
 
