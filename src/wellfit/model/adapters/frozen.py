@@ -158,10 +158,11 @@ def _make_nf4(layer: Any, dtype: torch.dtype) -> Tensor:
     shape = (layer.out_features, layer.in_features)
     if layer.section.double_quantization:
         scales = eight_bits.restore_scales(scales, layer.outer_scales, layer.mean_scale)
+    count = shape[0] * shape[1]
     kernel = published_kernel()
     if kernel is not None:
-        return kernel(layer.codes[:, None], scales, block, "nf4", shape, dtype)
-    count = shape[0] * shape[1]
+        # Flat: given as a matrix, its rows must be whole blocks on a CPU (bitsandbytes 0.50).
+        return kernel(layer.codes[:, None], scales, block, "nf4", (count,), dtype).view(shape)
     return nf4.restore(layer.codes, scales, block, count).view(shape).to(dtype)
 
 
@@ -178,14 +179,14 @@ def published_kernel() -> Callable[..., Tensor] | None:
     try:
         importlib.import_module("bitsandbytes")
         found: Callable[..., Tensor] = torch.ops.bitsandbytes.dequantize_4bit.default
-        probe = torch.tensor([[0xF0], [0x12]], dtype=torch.uint8)
-        same = found(probe, torch.tensor([2.0]), 64, "nf4", (2, 2), torch.float32)
-        expected = nf4.restore(probe[:, 0], torch.tensor([2.0]), 64, 4).view(2, 2)
+        probe, scales = torch.arange(99).to(torch.uint8) * 2, torch.tensor([2.0, 0.3, 1.0, 7.0])
+        same = found(probe[:, None], scales, 64, "nf4", (198,), torch.float32)
+        expected = nf4.restore(probe, scales, 64, 198)
     except Exception:  # built for another machine or torch: ours does the same
         return None
     finally:
         logging.disable(before)
-    return found if torch.equal(same, expected) else None
+    return found if torch.equal(same.view(-1), expected) else None
 
 
 KEPT: dict[str, Callable[[Tensor, Quantize], dict[str, Tensor]]] = {

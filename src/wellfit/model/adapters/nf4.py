@@ -24,6 +24,7 @@ CODE_BOOK = (
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )  # fmt: skip
 """The sixteen numbers as appendix E prints them."""
+ZERO = CODE_BOOK.index(0.0)
 
 
 @cache
@@ -50,7 +51,7 @@ def quantise(numbers: Tensor, block: int) -> tuple[Tensor, Tensor]:
     # Times the reciprocal, as bitsandbytes has it: the same numbers fall to the same side.
     quotients = blocks * (1 / scales.clamp_min(1e-38))[:, None]
     codes = torch.bucketize(quotients.reshape(-1)[: len(numbers)], middles, out_int32=True)
-    codes = functional.pad(codes.to(torch.uint8), (0, len(codes) % 2))
+    codes = functional.pad(codes.to(torch.uint8), (0, len(codes) % 2), value=ZERO)
     return (codes[::2] << 4) | codes[1::2], scales
 
 

@@ -74,7 +74,8 @@ def save_peft(
     )
     whole = sorted({rename(n.rpartition(".")[0]) for n in attached.originals if n not in biases})
     for name in whole:
-        twins = [other for other, _ in root.named_modules() if rename(other).endswith(name)]
+        every = ((names or {}).get(other, other) for other, _ in root.named_modules())
+        twins = [other for other in every if other.endswith(name)]
         if len(twins) > 1:
             raise WellfitError(
                 f"PEFT would take {name} for {', '.join(twins)} alike",
