@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from run_guests import VOCABULARY, guest_recipe, write_tokens
 from run_settings import RECIPE, observe_corpus, observe_training, write_documents
+from run_settings_adapters import ADAPTERS, LORA
 from run_settings_guests import GUESTS
 
 from wellfit.data.corpus import Corpus
@@ -275,11 +276,13 @@ NEEDED = {
     "position": ("model.position=learned",),
     "bias": ("model.bias=true",),
     "router": (*MIXTURE, "train.optimizer.weight_decay=0.1"),
+    "adapter": LORA,
 }
 for role in get_args(Role):
     for name, value in (("rate", 0.5), ("weight_decay", 0.7)):
         path = f"train.optimizer.groups.{role}.{name}"
         TRAINING[path] = (NEEDED.get(role, ()), f"{path}={value}", "weights")
+TRAINING |= ADAPTERS
 # What these change is where files stand; see the last test.
 PLACES = {"name", "data.folder"}
 # What is decided before a training; tests/run/test_run_plan.py shows its effect.

@@ -45,7 +45,9 @@ def plan_guest(
     first = setting if shapes is None else f"activations of {setting}"
     unknown = UNKNOWN_BESIDE if adapter else UNKNOWN_SPEED
     missing = (first, *(name for name in uncounted(recipe) if name.startswith("train.")))
-    long = length(recipe, vocabulary_size, counts, measured, parameters=parameters or 0)
+    # Tokens a parameter are told of what learns from scratch alone.
+    known = 0 if adapter or parameters is None else parameters
+    long = length(recipe, vocabulary_size, counts, measured, parameters=known)
     span: tuple[float, float] | None = None
     timed = None if measured is None else (measured, measured)
     if recipe.train.budget.minutes is not None:

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wellfit.data.corpus import Corpus
 from wellfit.errors import RunError
@@ -41,17 +41,29 @@ def refuse_another_model(recipe: Recipe, folder: Path) -> None:
     compared = [name for name in now if name != "size"]
     if before["module"] is not None and now["module"] is not None:
         compared = ["module", "context", "adapter", "quantize"]
-    differences = [
-        f"model.{name} was {before[name]} and is {now[name]}"
-        for name in compared
-        if before[name] != now[name]
-    ]
+    differences: list[str] = []
+    for name in compared:
+        differences += _differences(f"model.{name}", before[name], now[name])
     if differences:
         raise RunError(
             "the recipe's model is not the one this run trains: " + ", ".join(differences),
             where=str(folder),
             way_out="Resume with the model it was begun with, or train into a new folder.",
         )
+
+
+def _differences(path: str, before: Any, now: Any) -> list[str]:
+    """A setting before and now → `… was … and is …` for each value that differs.
+
+    >>> _differences("model.adapter", {"rank": 8, "alpha": 16}, {"rank": 4, "alpha": 16})
+    ['model.adapter.rank was 8 and is 4']
+    """
+    if before == now:
+        return []
+    if path == "model.adapter" and isinstance(before, dict) and isinstance(now, dict):
+        lines = (_differences(f"{path}.{key}", before[key], now[key]) for key in now)
+        return [line for found in lines for line in found]
+    return [f"{path} was {before} and is {now}"]
 
 
 def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
