@@ -26,7 +26,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 # Many commands, each a process of its own; tests/run does the same in process by default.
-LONG = {"howto-guests.md", "howto-encoders.md", "howto-width-transfer.md"}
+LONG = {"howto-adapters.md", "howto-guests.md", "howto-encoders.md", "howto-width-transfer.md"}
 WITH_BLOCKS = [
     pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in LONG else [])
     for page in PAGES

@@ -45,7 +45,7 @@ def test_the_code_book_is_that_of_normal_quantiles() -> None:
 @pytest.mark.parametrize("shape", [(64, 96), (37, 53), (8, 16)])
 def test_nf4_is_bitsandbytes_bit_for_bit(shape: tuple[int, int], block: int) -> None:
     """Codes, their order in a byte, scales and numbers. Breaks when the halves of a byte are
-    swapped, when the quotient is a division, or when a short last block takes another's scale."""
+    swapped, or when the kernel is given a matrix instead of a row."""
     functional = pytest.importorskip("bitsandbytes.functional")
     matrix = numbers(shape[0] * shape[1]).view(shape)
     packed, state = functional.quantize_4bit(matrix, blocksize=block, quant_type="nf4")

@@ -83,6 +83,26 @@ def test_biases_that_are_trained(bias: Any) -> None:
     assert set(model.roles()) == {name for name, _ in model.named_parameters()}
 
 
+class Masked(nn.Module):
+    """Has a buffer that is called `bias`, as GPT-2's mask was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(V, 8)
+        self.inner = nn.Linear(8, V)
+        self.register_buffer("bias", torch.zeros(8))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.inner(self.embed(tokens) + self.bias)
+
+
+def test_a_buffer_that_is_called_bias_is_none() -> None:
+    """Breaks when every buffer of that name is trained, and not what was a parameter."""
+    model = adapted(guest(Masked()), Adapter(targets=("inner",), bias="all"))
+    found = {name for name, _ in model.named_parameters()}
+    assert found == {"inner.lora_A", "inner.lora_B", "inner.base.bias"}
+
+
 def test_targets_are_chosen_by_name_pattern_and_layer() -> None:
     """Breaks when a name matches within a word, or `all-linear` takes the head."""
 
