@@ -45,7 +45,7 @@ def test_the_code_book_is_that_of_normal_quantiles() -> None:
 @pytest.mark.parametrize("shape", [(64, 96), (37, 53), (8, 16)])
 def test_nf4_is_bitsandbytes_bit_for_bit(shape: tuple[int, int], block: int) -> None:
     """Codes, their order in a byte, scales and numbers. Breaks when the halves of a byte are
-    swapped, or when the kernel is given a matrix instead of a row."""
+    swapped, or when a short last block takes another's scale."""
     functional = pytest.importorskip("bitsandbytes.functional")
     matrix = numbers(shape[0] * shape[1]).view(shape)
     packed, state = functional.quantize_4bit(matrix, blocksize=block, quant_type="nf4")
@@ -156,9 +156,10 @@ def test_products_and_gradients_are_those_of_the_matrix_that_it_stands_for(
 
 
 def test_without_bitsandbytes_the_bits_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Breaks when the two ways to unpack differ: a resume on a machine without it would."""
+    """Breaks when the kernel is given the matrix instead of one row: its blocks would begin anew
+    in each of them, and a resume on a machine without it would differ."""
     pytest.importorskip("bitsandbytes")
-    layer = FrozenLinear(numbers(33 * 50).view(33, 50), None, Quantize(kind="nf4"))
+    layer = FrozenLinear(numbers(64 * 96).view(64, 96), None, Quantize(kind="nf4"))
     assert frozen.published_kernel() is not None
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         with_it = layer.dense(dtype)
@@ -172,7 +173,7 @@ def test_a_guest_in_low_precision_multiplies_its_base_in_it() -> None:
     model = adapted(guest(llama()), Adapter(targets=("q_proj",)), Quantize(kind="nf4"))
     layer = model.attached.layers["model.layers.0.self_attn.q_proj"]
     with torch.autocast("cpu", torch.bfloat16):
-        assert layer(torch.ones(3, 32)).dtype == torch.bfloat16
+        assert layer(torch.ones(200, 32)).dtype == torch.bfloat16
     model.compute_dtype = torch.bfloat16
     loss_of(model, ids()).backward()
 

@@ -222,6 +222,29 @@ def test_gradients_and_hidden_states_of_a_frozen_head_are_as_ever() -> None:
         assert model.head.weight.grad is None
 
 
+def test_first_values_follow_from_seed_and_name() -> None:
+    """Breaks when they are drawn from torch's global generator, or alike for all layers."""
+
+    def first(seed: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(seed + 100)
+        section = Adapter(rank=16, targets=("query", "down", "embedding"))
+        model = adapted(ours(width=64), section, seed=seed % 2)
+        return {name: p.detach() for name, p in model.named_parameters()}
+
+    one, again, other = first(0), first(2), first(1)
+    for name, tensor in one.items():
+        assert torch.equal(tensor, again[name])
+        zero = not tensor.any()
+        assert zero == (name.endswith("_B") != name.startswith("embedding"))
+        assert zero or not torch.equal(tensor, other[name])
+    query = one["blocks.0.attention.query.lora_A"]
+    assert not torch.equal(query, one["blocks.1.attention.query.lora_A"])
+    assert 0.9 < query.abs().max() * 8 <= 1  # uniform up to 1/√64
+    gaussian = adapted(ours(width=64), Adapter(rank=16, init="gaussian"))
+    drawn = gaussian.attached.layers["blocks.0.attention.query"].lora_A
+    assert abs(drawn.std().item() * 16 - 1) < 0.1
+
+
 def test_several_adapters_share_one_base() -> None:
     """Breaks when switching leaves a trained head behind, or weighing forgets a scale."""
     model = adapted(guest(llama()), Adapter(rank=2, targets=("q_proj",)), seed=1)

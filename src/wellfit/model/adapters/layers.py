@@ -41,9 +41,9 @@ class LoraLinear(nn.Module):
         out = cast(Tensor, self.base(x))
         inner = self._dropped(x)
         low = _times(inner, self.lora_A) * self.scale
-        added = _times(low, self.lora_B)
         if self.magnitude is None:
-            return out + added.to(out.dtype)
+            return _added(out, low, self.lora_B)
+        added = _times(low, self.lora_B)
         bias = cast("Tensor | None", self.base.bias)
         plain = out if inner is x else cast(Tensor, self.base(inner))
         if bias is not None:
@@ -138,6 +138,12 @@ def _times(x: Tensor, matrix: Tensor) -> Tensor:
     if torch.is_autocast_enabled(x.device.type):
         return functional.linear(x, matrix)
     return linear(x, matrix.to(x.dtype))
+
+
+def _added(out: Tensor, low: Tensor, matrix: Tensor) -> Tensor:
+    """Features [..., M], [..., r] and a matrix [M, r] → out + low·matrixᵀ, in one pass over them."""
+    flat, thin = out.reshape(-1, out.shape[-1]), low.reshape(-1, low.shape[-1])
+    return torch.addmm(flat, thin.to(out.dtype), matrix.to(out.dtype).T).view(out.shape)
 
 
 Adapted: TypeAlias = LoraLinear | LoraEmbedding
