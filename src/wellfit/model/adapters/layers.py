@@ -141,7 +141,7 @@ def _times(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _added(out: Tensor, low: Tensor, matrix: Tensor) -> Tensor:
-    """Features [..., M], [..., r] and a matrix [M, r] → out + low·matrixᵀ, in one pass over them."""
+    """Features [..., M], [..., r] and a matrix [M, r] → out + low·matrixᵀ, in one pass."""
     flat, thin = out.reshape(-1, out.shape[-1]), low.reshape(-1, low.shape[-1])
     return torch.addmm(flat, thin.to(out.dtype), matrix.to(out.dtype).T).view(out.shape)
 
