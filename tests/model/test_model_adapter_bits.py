@@ -173,7 +173,7 @@ def test_a_guest_in_low_precision_multiplies_its_base_in_it() -> None:
     model = adapted(guest(llama()), Adapter(targets=("q_proj",)), Quantize(kind="nf4"))
     layer = model.attached.layers["model.layers.0.self_attn.q_proj"]
     with torch.autocast("cpu", torch.bfloat16):
-        assert layer(torch.ones(200, 32)).dtype == torch.bfloat16
+        assert layer.base(torch.ones(200, 32)).dtype == torch.bfloat16
     model.compute_dtype = torch.bfloat16
     loss_of(model, ids()).backward()
 
