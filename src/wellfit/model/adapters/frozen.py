@@ -34,6 +34,9 @@ class FrozenLinear(nn.Module):
         super().__init__()
         self.out_features, self.in_features = matrix.shape
         self.section, self.turned = section, turned
+        # Found once, and here: torch.compile would look into the search.
+        packed = section.kind == "nf4" and matrix.device.type != "meta"
+        self.kernel = published_kernel() if packed else None
         self.shell: tuple[nn.Module, ...] = ()
         """The layer that it stands for, without its matrix; hidden from torch in a tuple."""
         for name, tensor in KEPT[section.kind](matrix, section).items():
@@ -159,10 +162,10 @@ def _make_nf4(layer: Any, dtype: torch.dtype) -> Tensor:
     if layer.section.double_quantization:
         scales = eight_bits.restore_scales(scales, layer.outer_scales, layer.mean_scale)
     count = shape[0] * shape[1]
-    kernel = published_kernel()
-    if kernel is not None:
+    if layer.kernel is not None:
         # Flat: given as a matrix, its rows must be whole blocks on a CPU (bitsandbytes 0.50).
-        return kernel(layer.codes[:, None], scales, block, "nf4", (count,), dtype).view(shape)
+        flat = layer.kernel(layer.codes[:, None], scales, block, "nf4", (count,), dtype)
+        return cast(Tensor, flat.view(shape))
     return nf4.restore(layer.codes, scales, block, count).view(shape).to(dtype)
 
 
