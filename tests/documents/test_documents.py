@@ -27,6 +27,7 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 # Many commands, each a process of its own; tests/run does the same in process by default.
 LONG = {
+    "howto-adapters.md",
     "howto-encoders.md",
     "howto-examples.md",
     "howto-generate.md",

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from run_guests import VOCABULARY, guest_recipe, write_tokens
 from run_settings import RECIPE, observe_corpus, observe_training, write_documents
+from run_settings_adapters import ADAPTERS, LORA
+from run_settings_data import DATA
 from run_settings_examples import EXAMPLES
 from run_settings_guests import GUESTS
 
@@ -58,49 +60,6 @@ SPIKY = (
     "train.safety.spike_deviation=0.5",
 )
 
-# Setting → (changes for both, the change, where it must show).
-DATA: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "sources": ((), "data.sources=[{path: texts}]", "shards/train-00000.bin"),
-    "sources[].path": ((), "data.sources.1.path=texts/01.txt", "shards/train-00000.bin"),
-    "sources[].format": ((), "data.sources.0.format=markdown", "documents/part-00000.parquet"),
-    "sources[].domain": ((), "data.sources.0.domain=poems", "shards.json"),
-    "sources[].text_field": ((), "data.sources.1.text_field=title", "shards/train-00000.bin"),
-    "clean": ((), "data.clean=[]", "documents/part-00000.parquet"),
-    "clean[]": ((), "data.clean=[run_extensions:shout]", "documents/part-00000.parquet"),
-    "filters": ((), "data.filters=[]", "decisions.parquet"),
-    "filters[]": ((), "data.filters=[{too_short: {min_characters: 300}}]", "decisions.parquet"),
-    "duplicates.exact": (
-        ("data.duplicates.near=false",),
-        "data.duplicates.exact=false",
-        "decisions.parquet",
-    ),
-    "duplicates.near": ((), "data.duplicates.near=false", "decisions.parquet"),
-    "duplicates.threshold": ((), "data.duplicates.threshold=0.99", "decisions.parquet"),
-    "duplicates.shingle_words": ((), "data.duplicates.shingle_words=1", "pairs.parquet"),
-    "duplicates.max_removed_share": (
-        (),
-        "data.duplicates.max_removed_share=0.0",
-        "decisions.parquet",
-    ),
-    "split.validation": ((), "data.split.validation=0.4", "decisions.parquet"),
-    "split.test": ((), "data.split.test=0.4", "decisions.parquet"),
-    "split.family_threshold": ((), "data.split.family_threshold=1", "decisions.parquet"),
-    "tokenizer.file": ((), "data.tokenizer.file=other.json", "tokenizer.json"),
-    "tokenizer.separator": (
-        ("data.tokenizer.file=other.json",),
-        "data.tokenizer={file: other.json, separator: '!'}",
-        "shards.json",
-    ),
-    "tokenizer.vocabulary_size": ((), "data.tokenizer.vocabulary_size=310", "tokenizer.json"),
-    "tokenizer.new_tokens": ((), "data.tokenizer.new_tokens=[<a>]", "tokenizer.json"),
-    "tokenizer.new_tokens[]": (
-        ("data.tokenizer.new_tokens=[<a>]",),
-        "data.tokenizer.new_tokens=[<b>]",
-        "tokenizer.json",
-    ),
-    "max_rejected_share": ((), "data.max_rejected_share=0.0", "error"),
-    "workers": ((), "data.workers=2", "processes"),
-}
 TRAINING: dict[str, tuple[tuple[str, ...], str, str]] = {
     "seed": ((), "seed=1", "weights"),
     "model.size": ((), "model.size=7b", "weights"),
@@ -300,11 +259,13 @@ NEEDED = {
     "position": ("model.position=learned",),
     "bias": ("model.bias=true",),
     "router": (*MIXTURE, "train.optimizer.weight_decay=0.1"),
+    "adapter": LORA,
 }
 for role in get_args(Role):
     for name, value in (("rate", 0.5), ("weight_decay", 0.7)):
         path = f"train.optimizer.groups.{role}.{name}"
         TRAINING[path] = (NEEDED.get(role, ()), f"{path}={value}", "weights")
+TRAINING |= ADAPTERS
 # What these change is where files stand; see the last test.
 PLACES = {"name", "data.folder"}
 # What is decided before a training; tests/run/test_run_plan.py shows its effect.

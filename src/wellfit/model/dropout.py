@@ -33,13 +33,20 @@ class Dropout:
         if not self.share:
             return x
         assert self.key is not None
-        seed, step, first = self.key
-        kept = torch.empty_like(x)
-        generator = torch.Generator(x.device)
-        for row in range(x.shape[0]):
-            name = f"{seed} {step} {first + row} {self.layer} {self.calls}"
-            digest = hashlib.sha256(name.encode()).digest()
-            generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-            kept[row].bernoulli_(1 - self.share, generator=generator)
         self.calls += 1
-        return x * kept.div_(1 - self.share)
+        return dropped_by_row(x, self.share, self.key, f"{self.layer} {self.calls - 1}")
+
+
+def dropped_by_row(x: Tensor, share: float, key: tuple[int, int, int], place: str) -> Tensor:
+    """Activations [B, ...], a share, (seed, step, first row) and a place → the same shape.
+
+    What a row drops follows from seed, step, its own number and the name of the place alone.
+    """
+    seed, step, first = key
+    kept = torch.empty_like(x)
+    generator = torch.Generator(x.device)
+    for row in range(x.shape[0]):
+        digest = hashlib.sha256(f"{seed} {step} {first + row} {place}".encode()).digest()
+        generator.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+        kept[row].bernoulli_(1 - share, generator=generator)
+    return x * kept.div_(1 - share)

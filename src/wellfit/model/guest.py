@@ -103,6 +103,15 @@ class Guest(nn.Module):
         """Every trained tensor with the module's own name for it; a tied one comes once."""
         return self.module.named_parameters(prefix, recurse, remove_duplicate)
 
+    def _apply(self, *arguments: Any, **more: Any) -> Any:
+        # torch moves a parameter with two names once, and a frozen tensor for each of its names.
+        result = super()._apply(*arguments, **more)  # type: ignore[no-untyped-call]
+        for shared in getattr(self, "ties", ()):
+            still = [(one, name) for one, name in shared if one._buffers.get(name) is not None]
+            for one, name in still[1:]:
+                one._buffers[name] = still[0][0]._buffers[still[0][1]]
+        return result
+
     def hidden(
         self,
         tokens: Tensor,
@@ -149,9 +158,12 @@ class Guest(nn.Module):
         return own() if callable(own) else torch.zeros((), device=self._device())
 
     def roles(self) -> dict[str, Role]:
-        """What the module's own `roles()` says, where it has one; else `guessed_roles`."""
+        """What the module's own `roles()` says, where it has one; else `guessed_roles`.
+
+        These also where the module is frozen: it does not know what an adapter added.
+        """
         own = getattr(self.module, "roles", None)
-        if callable(own):
+        if callable(own) and not hasattr(self, "attached"):
             return dict(own())
         return guessed_roles(self.module, self.vocabulary_size)
 

@@ -9,6 +9,16 @@ from wellfit.recipe.schema import Role
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
+def adapter_role(name: str) -> Role | None:
+    """A parameter's name → its role where an adapter brought it; None where it is the model's own.
+
+    >>> adapter_role("up.lora_A"), adapter_role("up.magnitude"), adapter_role("up.weight")
+    ('adapter', 'norm', None)
+    """
+    roles: dict[str, Role] = {"lora_A": "adapter", "lora_B": "adapter", "magnitude": "norm"}
+    return roles.get(name.rpartition(".")[2])
+
+
 def guessed_roles(module: nn.Module, vocabulary_size: int) -> dict[str, Role]:
     """A module and its vocabulary → parameter name → role, in the order of `named_parameters`.
 
@@ -33,7 +43,10 @@ def guessed_roles(module: nn.Module, vocabulary_size: int) -> dict[str, Role]:
     roles: dict[str, Role] = {}
     for name, parameter in module.named_parameters():
         owner = owners[id(parameter)]
-        if isinstance(owner, nn.Embedding):
+        added = adapter_role(name)
+        if added is not None:
+            roles[name] = added
+        elif isinstance(owner, nn.Embedding):
             roles[name] = "embedding" if len(parameter) >= vocabulary_size else "position"
         elif parameter.ndim < 2:
             roles[name] = "bias" if "bias" in name.rpartition(".")[2] else "norm"

@@ -137,7 +137,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx.gradients = None
         if at_once:
             hidden_grad = torch.empty_like(hidden)
-            matrix_grad = torch.zeros(matrix.shape, dtype=weight.dtype)
+            # A frozen matrix, as of a base with an adapter, has no use for a gradient.
+            trained = ctx.needs_input_grad[1]
+            matrix_grad = torch.zeros(matrix.shape, dtype=weight.dtype) if trained else None
             ctx.gradients = hidden_grad, matrix_grad
         holes = labels < 0
         for at in range(0, len(labels), chunk):
@@ -147,7 +149,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if bool(holes[part].any()):
                     pull.masked_fill_(holes[part, None], 0)
                 hidden_grad[part] = product(pull, matrix.T)
-                matrix_grad += pull.T @ hidden[part]
+                if matrix_grad is not None:
+                    matrix_grad += pull.T @ hidden[part]
                 del pull  # its memory is the next chunk's
         ctx.save_for_backward(hidden, matrix, labels)
         ctx.soft_cap, ctx.chunk, ctx.weight_dtype = soft_cap, chunk, weight.dtype
@@ -160,18 +163,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
             factor = counted[:1].sum()  # 0 where nothing is supervised
             hidden_grad, matrix_grad = ctx.gradients
             ctx.gradients = None  # scaled in place, so good for one pass
-            return hidden_grad.mul_(factor), matrix_grad.mul_(factor), None, None, None, None
+            if matrix_grad is not None:
+                matrix_grad.mul_(factor)
+            return hidden_grad.mul_(factor), matrix_grad, None, None, None, None
         # A token's factor scales its features, not its V logits: one pass over memory less.
         factor = grad.masked_fill(labels < 0, 0)[:, None]
         scaled = (hidden * factor).to(hidden.dtype)
         hidden_grad = torch.empty_like(hidden)
-        matrix_grad = torch.zeros(matrix.shape, dtype=ctx.weight_dtype, device=matrix.device)
+        matrix_grad = None
+        if ctx.needs_input_grad[1]:
+            matrix_grad = torch.zeros(matrix.shape, dtype=ctx.weight_dtype, device=matrix.device)
         for at in range(0, len(labels), ctx.chunk):
             part = slice(at, at + ctx.chunk)
             _, pull = _chunk(hidden[part], matrix, labels[part], ctx.soft_cap, pulls=True)
             assert pull is not None
             hidden_grad[part] = product(pull, matrix.T) * factor[part]
-            matrix_grad += pull.T @ scaled[part]
+            if matrix_grad is not None:
+                matrix_grad += pull.T @ scaled[part]
             del pull
         return hidden_grad, matrix_grad, None, None, None, None
 

@@ -69,7 +69,9 @@ class _LinearObjective(torch.autograd.Function):
         most = factor.max().clamp_min(torch.finfo(factor.dtype).tiny)
         scaled = (hidden * (factor / most)[:, None]).to(hidden.dtype)
         hidden_grad = torch.empty_like(hidden)
-        matrix_grad = torch.zeros(matrix.shape, dtype=ctx.weight_dtype, device=matrix.device)
+        matrix_grad = None
+        if ctx.needs_input_grad[1]:
+            matrix_grad = torch.zeros(matrix.shape, dtype=ctx.weight_dtype, device=matrix.device)
         for at in range(0, len(labels), ctx.chunk):
             part = slice(at, at + ctx.chunk)
             logits = hidden[part] @ matrix.T
@@ -84,8 +86,10 @@ class _LinearObjective(torch.autograd.Function):
             if bend is not None:
                 slope.mul_(bend)
             hidden_grad[part] = (slope @ matrix) * factor[part, None]
-            matrix_grad += slope.T @ scaled[part]
-        matrix_grad *= most
+            if matrix_grad is not None:
+                matrix_grad += slope.T @ scaled[part]
+        if matrix_grad is not None:
+            matrix_grad *= most
         return hidden_grad, matrix_grad, None, None, None, None, None, None
 
 

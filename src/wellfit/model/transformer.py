@@ -18,6 +18,7 @@ from wellfit.model.cache import Cache
 from wellfit.model.dropout import Dropout
 from wellfit.model.experts import MixtureOfExperts
 from wellfit.model.feedforward import FeedForward
+from wellfit.model.guest_roles import adapter_role
 from wellfit.model.kernels import linear_cross_entropy
 from wellfit.model.linear import Embedding, Linear
 from wellfit.model.norm import norm
@@ -355,6 +356,9 @@ def _through(norm: nn.Module | None, x: Tensor) -> Tensor:
 
 
 def _role(name: str) -> Role:
+    added = adapter_role(name)
+    if added is not None:
+        return added
     owner, kind = name.split(".")[-2:]
     if kind == "bias":
         return "bias"

@@ -52,6 +52,8 @@ def advise(recipe: Recipe, vocabulary_size: int, counts: Counts | None = None) -
 def learning_rate(recipe: Recipe, facts: Facts) -> Iterator[Advice]:
     """Rates more than eight times away from what the optimizer and the width suggest."""
     section = recipe.train.optimizer
+    if recipe.model.adapter is not None or getattr(recipe.model, "weights", None):
+        return  # `fine_tuning_rate` knows these
     asked = {"kind": section.kind}
     dialled = optimizer_rates(asked, recipe.model.width, long=False)
     for path, (middle, why) in dialled.items():
@@ -127,7 +129,10 @@ def data_size(recipe: Recipe, facts: Facts) -> Iterator[Advice]:
     """Far fewer tokens than parameters: a smaller model learns more from them."""
     each = facts.length.tokens_per_parameter
     counts = facts.counts
-    if counts is None or each is None or counts.train_tokens >= facts.parameters / 20:
+    few = counts is not None and counts.train_tokens < facts.parameters / 20
+    # What was trained elsewhere brings what it learnt there.
+    tuned = recipe.model.adapter is not None or getattr(recipe.model, "weights", None)
+    if counts is None or each is None or not few or tuned:
         return
     yield Advice(
         "model.size",
@@ -241,6 +246,56 @@ def dropout(recipe: Recipe, facts: Facts) -> Iterator[Advice]:
     yield Advice("model.dropout", f"{value:g}", usual, why, "model.dropout=0")
 
 
+def fine_tuning_rate(recipe: Recipe, facts: Facts) -> Iterator[Advice]:
+    """Rates of AdamW far from those that adapters, or trained weights, are tuned with."""
+    section = recipe.train.optimizer
+    if section.kind not in ("adamw", "adamw_8bit"):
+        return
+    value, path = section.learning_rate, "train.optimizer.learning_rate"
+    # Eight times to both sides, as for training from scratch.
+    if recipe.model.adapter is not None and not 1e-4 / 8 <= value <= 2e-4 * 8:
+        yield Advice(
+            path,
+            f"{value:g}",
+            "1e-4 to 2e-4",
+            "an adapter's; QLoRA's of 65B and of 7B, arXiv 2305.14314, table 9",
+            f"{path}=0.0002",
+        )
+    full = recipe.model.adapter is None and getattr(recipe.model, "weights", None)
+    if full and not 1e-5 / 8 <= value <= 1e-5 * 8:
+        yield Advice(
+            path, f"{value:g}", "about 1e-5", "more unlearns what the weights know", f"{path}=1e-5"
+        )
+
+
+def adapter(recipe: Recipe, facts: Facts) -> Iterator[Advice]:
+    """A rank that holds little, a scale far from one, or a base that knows nothing."""
+    section = recipe.model.adapter
+    if section is None:
+        return
+    if section.rank < 8:
+        yield Advice(
+            "model.adapter.rank", f"{section.rank}", "at least 8", "little fits into so few "
+            "directions; more cost next to nothing", "model.adapter.rank=8",
+        )  # fmt: skip
+    ratio = section.alpha / section.rank
+    if not section.rslora and not 0.25 <= ratio <= 8:
+        yield Advice(
+            "model.adapter.alpha",
+            f"{section.alpha:g} at rank {section.rank}",
+            "1 to 2 times the rank",
+            "it multiplies what the adapter adds, as the rate does",
+            f"model.adapter.alpha={2 * section.rank}",
+        )
+    if recipe.model.module is None and not getattr(recipe.model, "weights", None):
+        yield Advice(
+            "model.adapter",
+            "stands beside a base of random weights",
+            "a trained base",
+            "what is frozen must know something already",
+        )
+
+
 Rule = Callable[[Recipe, Facts], Iterator[Advice]]
 RULES: dict[str, Rule] = {
     "learning_rate": learning_rate,
@@ -254,4 +309,6 @@ RULES: dict[str, Rule] = {
     "context": context,
     "evaluation_size": evaluation_size,
     "dropout": dropout,
+    "fine_tuning_rate": fine_tuning_rate,
+    "adapter": adapter,
 }

@@ -155,6 +155,7 @@ def rows_of_a_pass(recipe: Recipe, setting: Setting) -> int:
     whole = recipe.train.batch_tokens // recipe.model.context
     few = max(1, CPU_TOKENS // recipe.model.context)
     known = setting.room and not uncounted(recipe) and not recipe.model.foreign
+    known = known and recipe.model.adapter is None
     most = whole
     if setting.machine.device == "cpu" or not known:
         most = min(most, few)

@@ -7,6 +7,7 @@ from typing import Literal
 
 Kind = Literal[
     "weights",
+    "frozen base",
     "gradients",
     "optimizer",
     "average",
@@ -20,6 +21,7 @@ Kind = Literal[
 ]
 KINDS: dict[Kind, str] = {
     "weights": "float32 masters",
+    "frozen base": "weights that are not trained, as they are kept",
     "gradients": "float32, one a weight",
     "optimizer": "moments that stay between steps",
     "average": "running average of the weights, float32",

@@ -64,6 +64,13 @@ _CHECKED_TOGETHER: dict[Place, tuple[Place, ...]] = {
             "architecture",
         )
     ),
+    ("model", "adapter"): tuple(
+        ("model", "adapter", key)
+        for key in ("targets", "modules_to_save", "layers_to_transform", "layers_pattern")
+    ),
+    ("model", "quantize"): tuple(
+        ("model", "quantize", key) for key in ("kind", "block_size", "double_quantization")
+    ),
     ("model", "experts"): (("model", "experts", "count"), ("model", "experts", "active")),
     ("model", "rope_scaling"): tuple(
         ("model", "rope_scaling", key)

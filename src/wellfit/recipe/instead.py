@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 INSTEAD: dict[Place, tuple[tuple[str, ...], str]] = {
     ("model", "module"): (
-        ("size", "context"),
+        ("size", "context", "adapter", "quantize"),
         "a module of your own has its own shape; give it as an argument of model.module",
     ),
     ("model", "architecture"): (

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from wellfit.recipe.adapter_section import Adapter, Quantize, refuse_idle
 from wellfit.recipe.section import Call, Section
 
 Size = Literal["nano", "micro", "mini", "small", "base", "1b", "3b", "7b"]
@@ -18,7 +19,7 @@ Preset = Literal[
     "gemma-2b", "gemma-7b", "gemma2-2b", "gemma2-9b", "gemma3-270m", "gemma3-1b", "gemma3-4b",
     "mixtral-8x7b", "mixtral-8x22b",
 ]  # fmt: skip
-Role = Literal["embedding", "position", "matrix", "router", "norm", "bias", "head"]
+Role = Literal["embedding", "position", "matrix", "router", "norm", "bias", "head", "adapter"]
 Kind = Literal["decoder", "encoder", "encoder_decoder"]
 Head = Literal["tokens", "classes", "span"]
 Activation = Literal["swiglu", "geglu", "gelu", "gelu_tanh", "relu2"]
@@ -122,7 +123,7 @@ class Model(Section):
     module: Call | None = Field(
         None,
         description="A function of your own that makes the model, a torch.nn.Module, in place of "
-        "all settings below but `context`.",
+        "all settings below but `context`, `adapter` and `quantize`.",
     )
     weights: str = Field(
         "",
@@ -141,6 +142,10 @@ class Model(Section):
         description="Entries of embedding and head; 0: as many as the corpus has. More than "
         "`weights` have: the new ones begin as the mean of the others.",
     )
+    adapter: Adapter | None = Field(
+        None, description="Small matrices that are trained in place of the model, which is frozen."
+    )
+    quantize: Quantize = Field(Quantize(), description="Fewer bits for the frozen base.")
     kind: Kind = Field(
         "decoder",
         description="`decoder`: a token sees earlier ones; `encoder`: it sees both sides; "
@@ -294,6 +299,11 @@ class Model(Section):
                     f"{name} {getattr(self, name):g} tells layers with a window apart, and window "
                     f"is 0; set window, or {name} 0"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_has_an_effect(self) -> Model:
+        refuse_idle(self)
         return self
 
     @model_validator(mode="after")

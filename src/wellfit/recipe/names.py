@@ -302,6 +302,23 @@ _ROWS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("model.weights", (HF, AXOLOTL, FACTORY, TORCHTUNE), "model_name_or_path base_model "
      "pretrained_model_name_or_path model_name checkpoint_dir pretrained model_id init_weights "
      "pretrained_model", "a folder: nothing is downloaded"),
+    ("model.adapter", (HF, AXOLOTL, FACTORY, LITGPT, TORCHTUNE), "adapter lora peft peft_config "
+     "lora_config finetuning_type use_lora qlora use_peft", "a section: {rank: 16}"),
+    ("model.adapter.rank", (HF, AXOLOTL, FACTORY, LITGPT, TORCHTUNE), "r lora_r lora_rank", ""),
+    ("model.adapter.alpha", (HF, AXOLOTL, FACTORY, LITGPT, TORCHTUNE), "lora_alpha", ""),
+    ("model.adapter.dropout", (HF, AXOLOTL, FACTORY, LITGPT, TORCHTUNE), "lora_dropout", ""),
+    ("model.adapter.targets", (HF, AXOLOTL, FACTORY, TORCHTUNE), "target_modules lora_target "
+     "lora_target_modules lora_attn_modules lora_target_linear", "a list of names or patterns"),
+    ("model.adapter.modules_to_save", (AXOLOTL, FACTORY), "lora_modules_to_save "
+     "additional_target", ""),
+    ("model.adapter.rslora", (HF, FACTORY, AXOLOTL), "use_rslora peft_use_rslora", ""),
+    ("model.adapter.kind", (HF, FACTORY, AXOLOTL), "use_dora peft_use_dora", "lora or dora"),
+    ("model.adapter.bias", (HF,), "lora_bias", "none, adapter or all"),
+    ("model.adapter.init", (HF,), "init_lora_weights", "kaiming or gaussian"),
+    ("model.quantize.kind", (HF, AXOLOTL, FACTORY, LITGPT), "load_in_4bit load_in_8bit "
+     "quantization_bit bnb_4bit_quant_type quantize_base quantization", "nf4, int8 or bf16"),
+    ("model.quantize.double_quantization", (HF, FACTORY), "bnb_4bit_use_double_quant "
+     "double_quantization", ""),
     ("model.module", (HF,), "model_class auto_model module_path model_cls architectures",
      "a function of your own, package.module:function"),
     ("train.loss", (HF,), "loss_fn loss_function criterion compute_loss_func objective loss_type",

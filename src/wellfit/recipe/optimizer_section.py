@@ -28,6 +28,7 @@ class Groups(Section):
     bias: Group | None = Field(None, description="Biases.")
     router: Group | None = Field(None, description="Routers of mixtures of experts.")
     head: Group | None = Field(None, description="The output matrix, where it is not tied.")
+    adapter: Group | None = Field(None, description="The matrices A and B of an adapter.")
 
 
 GroupsByRole = Annotated[
@@ -45,7 +46,8 @@ Decay = Annotated[
     float,
     Field(
         ge=0,
-        description="Decoupled decay of matrices and the head; not of norms, biases, embeddings.",
+        description="Decoupled decay of matrices, adapters and the head; not of norms, biases, "
+        "embeddings.",
     ),
 ]
 

@@ -13,6 +13,8 @@ from typing import Any
 Filled = dict[str, tuple[Any, str]]
 """Dotted path → (value, the reason for it)."""
 
+ADAPTER_RATE = 2e-4
+"""AdamW's for the matrices of an adapter."""
 _UNMEASURED = "not measured here"
 
 
@@ -52,6 +54,24 @@ def tuning_rates(optimizer: Mapping[str, Any]) -> Filled:
     relative = kind == "adafactor" and optimizer.get("scale_by_size") is True
     if isinstance(kind, str) and kind in rates and not relative:
         candidates["learning_rate"] = (rates[kind], usual)
+    return {
+        f"train.optimizer.{key}": value for key, value in candidates.items() if key not in optimizer
+    }
+
+
+def adapter_rates(optimizer: Mapping[str, Any]) -> Filled:
+    """`train.optimizer` as written, of a recipe with an adapter → what it adds before the dial.
+
+    >>> adapter_rates({})["train.optimizer.learning_rate"][0]
+    0.0002
+    """
+    kind = optimizer.get("kind", "adamw")
+    candidates: Filled = {
+        "kind": ("adamw", "Muon is for whole matrices, and A and B are thin factors of one")
+    }
+    if kind in ("adamw", "adamw_8bit"):
+        why = "QLoRA's of 7B and 13B, whatever the width (arXiv 2305.14314, table 9)"
+        candidates["learning_rate"] = (ADAPTER_RATE, why)
     return {
         f"train.optimizer.{key}": value for key, value in candidates.items() if key not in optimizer
     }

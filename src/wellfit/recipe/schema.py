@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from wellfit.recipe.adapter_section import Adapter, Quantize, refuse_beside
 from wellfit.recipe.data_section import Data, Duplicates, Source, Split, Tokenizer, Tokens
 from wellfit.recipe.examples_section import Columns, Examples
 from wellfit.recipe.heads import refuse_misfits
@@ -42,6 +43,7 @@ __all__ = [
     "Adafactor",
     "AdamW",
     "AdamW8bit",
+    "Adapter",
     "Budget",
     "Call",
     "Columns",
@@ -57,6 +59,7 @@ __all__ = [
     "Muon",
     "Objective",
     "Optimizer",
+    "Quantize",
     "Recipe",
     "Role",
     "Safety",
@@ -179,6 +182,11 @@ class Recipe(Section):
                 "would read the padding as text; try train.document_mask true, or data.packing "
                 "stream"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_fits(self) -> Recipe:
+        refuse_beside(self.model, self.train)
         return self
 
     @model_validator(mode="after")

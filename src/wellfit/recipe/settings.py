@@ -142,6 +142,8 @@ def _setting(
             yield Setting(item_path, "call", "", "", sentence, when)
         elif item is str:
             yield Setting(item_path, "text", "", "", sentence, when)
+        elif item is int:
+            yield Setting(item_path, "whole number", "", "", sentence, when)
         else:
             entries = tuple(item.model_fields)
             yield Setting(item_path, "section", "", "", sentence, when, entries=entries)

@@ -18,7 +18,13 @@ from wellfit.recipe.base_weights import weights_folder
 from wellfit.recipe.families import PRESETS, preset_facts
 from wellfit.recipe.heads import of_examples
 from wellfit.recipe.model_section import GATED, Activation
-from wellfit.recipe.rates import Filled, optimizer_rates, schedule_shape, tuning_rates
+from wellfit.recipe.rates import (
+    Filled,
+    adapter_rates,
+    optimizer_rates,
+    schedule_shape,
+    tuning_rates,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +87,9 @@ def fill(raw: Mapping[str, Any]) -> Filled:
     filled |= _batch(train, dial, context, TUNING_ROWS if tuned else 0)
     found_at = _whole(model, "base_width") or width
     optimizer = _section(train, "optimizer")
-    if tuned:
-        gentler = tuning_rates(optimizer)
+    if model.get("adapter") is not None or tuned:
+        adapter = model.get("adapter") is not None
+        gentler = adapter_rates(optimizer) if adapter else tuning_rates(optimizer)
         optimizer = {"kind": "adamw", **optimizer}
         filled |= optimizer_rates(optimizer, found_at, long=size in _LARGE) | gentler
     else:

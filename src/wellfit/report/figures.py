@@ -187,7 +187,7 @@ def _best_note(series: Series, axis: str = "step") -> str:
 def parameters(history: History) -> int | None:
     """Numbers the model is made of, from the recipe and the vocabulary; None where unknown.
 
-    Those of a module of one's own come from the event that began the run.
+    Those of a module of one's own, and of an adapter, come from the event that began the run.
     """
     from wellfit.recipe.schema import Model
     from wellfit.recipe.shapes import shape_table
@@ -195,7 +195,7 @@ def parameters(history: History) -> int | None:
     described, vocabulary = (history.recipe or {}).get("model"), history.context.vocabulary_size
     if not isinstance(described, dict) or not vocabulary:
         return None
-    if described.get("module"):
+    if described.get("module") or described.get("adapter"):
         told = (event.data.get("parameters") for event in history.events)
         return next((size for size in told if isinstance(size, int)), None)
     try:

@@ -72,7 +72,12 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         )
     count = started.data["parameters"]
     about = f"Model {recipe.model.weights or recipe.model.size}: {count:,} parameters"
-    if not recipe.model.foreign:
+    if recipe.model.adapter is not None:
+        module = recipe.model.module
+        named = recipe.model.weights if module is None else module.name
+        about = f"Adapter: {count:,} trained parameters beside the frozen base"
+        about += f" of {named}" if named else ""
+    elif not recipe.model.foreign:
         flops = flops_per_token(recipe.model, entries, target_share=target_share(recipe))
         about += f", {flops / 1e6:,.1f} MFLOP a token"
     else:

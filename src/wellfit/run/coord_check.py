@@ -110,6 +110,12 @@ def coord_check(
             where="model.weights",
             way_out="Check a recipe of the same settings without model.weights.",
         )
+    if recipe.model.adapter is not None:
+        raise RunError(
+            "beside the frozen base of an adapter no width is trained",
+            where="model.adapter",
+            way_out="Check the recipe that the base was trained with.",
+        )
     if recipe.model.kind == "encoder_decoder":
         raise RunError(
             "the check looks at one stack of blocks, and an encoder_decoder has two",

@@ -6,7 +6,7 @@ work with the same parts.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -19,6 +19,7 @@ from wellfit.data.examples.rows import ExampleRows
 from wellfit.data.packing.rows import PackedRows
 from wellfit.data.plan import DataPlan
 from wellfit.evaluation.loss import Guess
+from wellfit.model.adapters.adapt import adapted
 from wellfit.model.guest import Guest, made, refuse_unfit
 from wellfit.model.hub.foreign import empty_foreign
 from wellfit.model.init import initialise
@@ -40,16 +41,15 @@ if TYPE_CHECKING:
 def empty_model(recipe: Recipe, vocabulary_size: int, run: Path | None = None) -> LanguageModel:
     """A recipe and the entries of its vocabulary → the model, its weights not yet filled.
 
-    A module of the user's own comes with the weights that it makes itself; one of transformers is
-    built by the `config.json` that the run folder keeps, where there is a `run`.
+    A module of the user's own comes with the weights that it makes itself, and so does the frozen
+    base of an adapter; one of transformers is built by the `config.json` that the run folder keeps,
+    where there is a `run`.
     """
-    if recipe.model.module is not None:
-        return _own_model(recipe, vocabulary_size)
+    if recipe.model.adapter is not None:
+        return first_model(recipe, vocabulary_size)
     if recipe.model.architecture == "transformers":
         return foreign_guest(recipe, vocabulary_size, filled=False, run=run)[0]
-    model = Transformer(recipe.model, vocabulary_size)
-    model.pretrained = bool(recipe.model.weights)
-    return model
+    return _bare_model(recipe, vocabulary_size)
 
 
 def first_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
@@ -57,19 +57,37 @@ def first_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
 
     With `model.weights` it begins with these, and `told` of the model says what was drawn anew.
     Raises RecipeError where `model.module` does not resolve, RunError where it gives nothing that
-    can be trained, and CheckpointError where `model.weights` cannot be read or do not fit.
+    can be trained or an adapter does not fit it, and CheckpointError where `model.weights` cannot
+    be read or do not fit.
     """
+    model = _base_model(recipe, vocabulary_size)
+    section = recipe.model.adapter
+    if section is None:
+        return model
+    return cast(LanguageModel, adapted(model, section, recipe.model.quantize, seed=recipe.seed))
+
+
+def _base_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
+    """The model with its first weights, as it is without an adapter."""
     if recipe.model.architecture == "transformers":
         guest, taken = foreign_guest(recipe, vocabulary_size, filled=True)
         guest.told = taken.told if taken else ()
         return guest
-    model = empty_model(recipe, vocabulary_size)
+    model = _bare_model(recipe, vocabulary_size)
     if isinstance(model, Transformer) and recipe.model.module is None:
         filled: frozenset[str] = frozenset()
         if recipe.model.weights:
             loaded = take_base(model, recipe)
             model.told, filled = loaded.told, loaded.filled
         initialise(model, recipe.seed, but=filled)
+    return model
+
+
+def _bare_model(recipe: Recipe, vocabulary_size: int) -> LanguageModel:
+    if recipe.model.module is not None:
+        return _own_model(recipe, vocabulary_size)
+    model = Transformer(recipe.model, vocabulary_size)
+    model.pretrained = bool(recipe.model.weights)
     return model
 
 
@@ -88,28 +106,46 @@ def corruption(recipe: Recipe, found: Marks, key: tuple[object, ...]) -> Corrupt
 def model_shapes(
     recipe: Recipe, vocabulary_size: int, run: Path | None = None
 ) -> tuple[Shape, ...] | None:
-    """A recipe whose layers are not ours → its tensors, without making them; None if that fails.
+    """A recipe → the tensors that it trains, without making them; None if that fails.
 
-    It is built on torch's device `meta`, which knows shapes and no numbers.
+    For a module of one's own, and for adapters: the model is built on torch's device `meta`, which
+    knows shapes and no numbers.
     """
+    model = _unmade(recipe, vocabulary_size, run)
+    if model is None:
+        return None
+    roles = model.roles()
+    return tuple(
+        Shape(name, tuple(parameter.shape), roles[name])
+        for name, parameter in model.named_parameters()
+    )
+
+
+def frozen_bytes(recipe: Recipe, vocabulary_size: int) -> int:
+    """A recipe → bytes of the frozen base of its adapter, as they are kept; 0 where none is."""
+    if recipe.model.adapter is None:
+        return 0
+    model: Any = _unmade(recipe, vocabulary_size)
+    held = {} if model is None else {id(one): one for one in model.buffers()}
+    return sum(one.numel() * one.element_size() for one in held.values())
+
+
+def _unmade(recipe: Recipe, vocabulary_size: int, run: Path | None = None) -> LanguageModel | None:
     try:
         with seeded("shapes", torch.device("cpu")), torch.device("meta"):
             if recipe.model.module is None:
-                module = empty_foreign(config_folder(recipe, run), vocabulary_size)
+                model: Any = Transformer(recipe.model, vocabulary_size)
+                if recipe.model.architecture == "transformers":
+                    model = empty_foreign(config_folder(recipe, run), vocabulary_size)
             else:
-                module = made(_function(recipe), "", recipe.model, vocabulary_size)
-        if isinstance(module, LanguageModel):
-            own: Any = module
-            roles = own.roles()
-        else:
-            guest = Guest(module, context=recipe.model.context, vocabulary_size=vocabulary_size)
-            roles = guest.roles()
-        return tuple(
-            Shape(name, tuple(parameter.shape), roles[name])
-            for name, parameter in module.named_parameters()
-        )
+                model = made(_function(recipe), "", recipe.model, vocabulary_size)
+        if not isinstance(model, LanguageModel):
+            model = Guest(model, context=recipe.model.context, vocabulary_size=vocabulary_size)
+        if recipe.model.adapter is not None:
+            model = adapted(model, recipe.model.adapter, recipe.model.quantize)
     except Exception:  # the training itself will say what is wrong
         return None
+    return cast(LanguageModel, model)
 
 
 def training_batches(recipe: Recipe, corpus: Corpus, plan: DataPlan | None = None) -> Batches:

@@ -70,14 +70,15 @@ def plan_file(
 
         measured = calibrate(recipe, vocabulary_size, corpus)
 
-    if recipe.model.foreign:
-        from wellfit.run.parts import model_shapes
+    if recipe.model.foreign or recipe.model.adapter is not None:
+        from wellfit.run.parts import frozen_bytes, model_shapes
 
         return plan_guest(
             recipe,
             machine,
             precision,
             model_shapes(recipe, vocabulary_size),
+            frozen=frozen_bytes(recipe, vocabulary_size),
             vocabulary_size=vocabulary_size,
             vocabulary_origin=origin,
             counts=counts_of(corpus, recipe) if corpus else None,
@@ -141,15 +142,17 @@ def machine_of_run(recipe: Recipe) -> tuple[Machine, Precision]:
 def plan_of_run(recipe: Recipe, corpus: Corpus, apply: Apply | None = None) -> Plan:
     """A recipe and its corpus, as a run begins → its plan on the device that torch will use."""
     machine, precision = machine_of_run(recipe)
-    if recipe.model.foreign:
-        from wellfit.run.parts import model_shapes
+    if recipe.model.foreign or recipe.model.adapter is not None:
+        from wellfit.run.parts import frozen_bytes, model_shapes
 
+        entries = vocabulary_of(recipe, corpus)
         return plan_guest(
             recipe,
             machine,
             precision,
-            model_shapes(recipe, vocabulary_of(recipe, corpus)),
-            vocabulary_size=vocabulary_of(recipe, corpus),
+            model_shapes(recipe, entries),
+            frozen=frozen_bytes(recipe, entries),
+            vocabulary_size=entries,
             vocabulary_origin="its corpus",
             counts=counts_of(corpus, recipe),
         )

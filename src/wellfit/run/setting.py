@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wellfit.data.corpus import Corpus
 from wellfit.errors import RunError
@@ -40,20 +40,32 @@ def refuse_another_model(recipe: Recipe, folder: Path) -> None:
     # The dial only fills the other values in; alone it means nothing.
     compared = [name for name in now if name != "size"]
     if before["module"] is not None and now["module"] is not None:
-        compared = ["module", "context"]
+        compared = ["module", "context", "adapter", "quantize"]
     if before["architecture"] == now["architecture"] == "transformers":
-        compared = ["weights", "architecture", "context", "vocabulary_size"]
-    differences = [
-        f"model.{name} was {before[name]} and is {now[name]}"
-        for name in compared
-        if before[name] != now[name]
-    ]
+        compared = ["weights", "architecture", "context", "vocabulary_size", "adapter", "quantize"]
+    differences: list[str] = []
+    for name in compared:
+        differences += _differences(f"model.{name}", before[name], now[name])
     if differences:
         raise RunError(
             "the recipe's model is not the one this run trains: " + ", ".join(differences),
             where=str(folder),
             way_out="Resume with the model it was begun with, or train into a new folder.",
         )
+
+
+def _differences(path: str, before: Any, now: Any) -> list[str]:
+    """A setting before and now → `… was … and is …` for each value that differs.
+
+    >>> _differences("model.adapter", {"rank": 8, "alpha": 16}, {"rank": 4, "alpha": 16})
+    ['model.adapter.rank was 8 and is 4']
+    """
+    if before == now:
+        return []
+    if path == "model.adapter" and isinstance(before, dict) and isinstance(now, dict):
+        lines = (_differences(f"{path}.{key}", before[key], now[key]) for key in now)
+        return [line for found in lines for line in found]
+    return [f"{path} was {before} and is {now}"]
 
 
 def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
@@ -89,9 +101,11 @@ def settle(recipe: Recipe, corpus: Corpus, run_folder: RunFolder) -> Measures:
     }
     replace_file(run_folder.path / "corpus.json", json.dumps(pointer, indent=2) + "\n")
     # Speed counts tokens with a label, and a decoder alone has one at every place but padding,
-    # whose arithmetic is no use and not counted; of a module of one's own it is not known.
+    # whose arithmetic is no use and not counted; of a module of one's own, and beside a frozen
+    # base, it is not known.
     flops = None
-    if recipe.model.kind == "decoder" and not recipe.model.foreign:
+    plain = not recipe.model.foreign and recipe.model.adapter is None
+    if recipe.model.kind == "decoder" and plain:
         flops = float(flops_per_token(recipe.model, entries))
     return Measures(device=where.name, flops_per_token=flops, matrix_peak=peak)
 
@@ -101,7 +115,7 @@ def _parameters(recipe: Recipe, entries: int) -> int | None:
 
     The event `started` tells it in any case.
     """
-    if not recipe.model.foreign:
+    if not recipe.model.foreign and recipe.model.adapter is None:
         return parameter_count(recipe.model, entries)
     from wellfit.run.parts import model_shapes
 

@@ -82,14 +82,14 @@ def take_weights(model: LanguageModel, path: Path) -> None:
     """A model and a checkpoint of it → the model holds the weights that evaluations score.
 
     These are the averages where the checkpoint has them. Raises CheckpointError where it is
-    damaged or belongs to another model.
+    damaged or belongs to another model, or to another frozen base.
     """
     import torch
     from safetensors.torch import load_file
 
     from wellfit.training import checkpoint
 
-    checkpoint.verify(path)
+    checkpoint.refuse_other_base(path, checkpoint.verify(path), model)
     file = checkpoint.evaluated_file(path)
     found = load_file(file)
     parameters = dict(model.named_parameters())

@@ -227,6 +227,25 @@ def load_average(path: Path, weights: Mapping[str, torch.Size]) -> dict[str, tor
     return average
 
 
+def refuse_other_base(path: Path, state: State, model: object) -> None:
+    """A checkpoint, its state and the model it shall go into in; nothing out.
+
+    A checkpoint of an adapter holds what was trained beside a frozen base, which the state names
+    by its digest. Raises CheckpointError where the model's base is another one.
+    """
+    trained, here = state.build.get("base", ""), getattr(model, "base_digest", "")
+    if trained != here:
+        words = [
+            f"base {digest[:12]}" if digest else "no frozen base" for digest in (trained, here)
+        ]
+        raise CheckpointError(
+            f"it was trained on {words[0]}, and the model has {words[1]}",
+            where=str(path),
+            way_out="Put back the weights that it was trained on: what was learnt beside one base "
+            "is worth nothing beside another.",
+        )
+
+
 def evaluated_file(path: Path) -> Path:
     """A checkpoint in; the file of the weights that its evaluations score, out.
 

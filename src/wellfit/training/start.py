@@ -98,6 +98,7 @@ class Setup:
             shapes,
             optimizers.moments(self.section.optimizer, self.model.roles(), shapes),
         )
+        checkpoint.refuse_other_base(path, state, self.model)
         restore(self, weights, moments)
         if self.average:
             self.average.load(checkpoint.load_average(path, shapes) or weights)
@@ -156,6 +157,8 @@ def prepare(
         "pretrained": bool(getattr(model, "pretrained", False)),
     }
     build |= own_code(section, model)
+    base = getattr(model, "base_digest", "")
+    build |= {"base": base} if base else {}
     made = built(section.optimizer, model)
     average = Average(parameters, section.ema_decay) if section.ema_decay else None
     stepper = Stepper(
@@ -246,13 +249,15 @@ def compile_where_it_pays(
 ) -> precision.Choice:
     """A setup, the planned steps (None: to be timed) and a batch in; whether to compile out."""
     section, model = setup.section, setup.model
+    described = getattr(model, "model", None)
+    adapter = getattr(described, "adapter", None)
     choice = compiling.decide(
         section.compile,
         device=setup.device.type,
         planned_steps=planned_steps,
         micro_batches=-(-len(batch.tokens) // setup.stepper.micro_batch),
         compiler=compiling.compiler_found(setup.device.type),
-        dropout=getattr(getattr(model, "model", None), "dropout", 0.0),
+        dropout=max(getattr(part, "dropout", 0.0) for part in (described, adapter)),
         checkpointing=section.activation_checkpointing,
         offers=compiling.offers_blocks(model),
     )

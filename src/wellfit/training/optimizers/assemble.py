@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch.nn import Parameter
 
-DECAYED = frozenset({"matrix", "head"})
+DECAYED = frozenset({"matrix", "head", "adapter"})
 # Numbers updated at once: bounds what an update holds beside weights and moments. A matrix that is
 # larger stands alone. The same wherever moments live, so that the bits are the same too.
 RUN = 2**26
@@ -35,7 +35,7 @@ def build(
 ) -> Optimizers:
     """Settings, `{name: parameter}` and `{name: role}` in, the optimizer out.
 
-    Matrices and the head decay; embeddings, positions, norms and biases do not, unless
+    Matrices, adapters and the head decay; embeddings, positions, norms and biases do not, unless
     `settings.groups` says so. `factors` multiply the peak rate of single parameters; 1 where
     they are silent. What a step takes off a weight, rate · decay, stays as it is: rates that carry
     over to another width ask for it (arXiv 2405.13698, 2510.19093).
@@ -95,6 +95,8 @@ def _fresh(settings: schema.Optimizer, role: str, parameter: torch.Tensor) -> Mo
 
 
 def _by_muon(settings: schema.Optimizer, role: str) -> bool:
+    # Not the role `adapter`: what should move alike in all directions is the product B·A. Its
+    # factors are thin, and A's first gradients all but zero: their noise would be a full step.
     return settings.kind == "muon" and role == "matrix"
 
 

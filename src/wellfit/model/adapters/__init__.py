@@ -1,0 +1,1 @@
+"""A frozen base, and small trained matrices beside it: LoRA and its kin."""
