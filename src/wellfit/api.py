@@ -202,16 +202,18 @@ def export(
     *,
     checkpoint: str | int = "",
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+    adapter: bool = False,
 ) -> Exported:
     """A run folder → its model in the layout of Hugging Face at `out`, with a model card.
 
+    An adapter is merged with its base, or with `adapter` written alone, as PEFT reads it.
     `checkpoint` is `best`, `last` or a step; by default the best where the run keeps one. Raises
     RunError where no architecture of that layout computes what the model does, naming the settings
     in the way.
     """
     from wellfit.run.export import export as write
 
-    return write(Path(run), Path(out), checkpoint=str(checkpoint), dtype=dtype)
+    return write(Path(run), Path(out), checkpoint=str(checkpoint), dtype=dtype, adapter=adapter)
 
 
 def inspect_model(path: str | Path, *, changes: Sequence[str] = ()) -> Inspected:

@@ -21,13 +21,21 @@ def export(
     shard_megabytes: Annotated[
         int, typer.Option(min=1, help="Most megabytes of one file of weights.")
     ] = 5000,
+    adapter: Annotated[
+        bool, typer.Option("--adapter", help="The adapter alone, as PEFT reads it.")
+    ] = False,
 ) -> None:
     """Write a run's model in the layout of Hugging Face, with a model card."""
     from wellfit.run.export import export as run_export
     from wellfit.run.export import export_lines
 
     made = run_export(
-        run, out, checkpoint=checkpoint, dtype=dtype, shard_bytes=shard_megabytes * 1_000_000
+        run,
+        out,
+        checkpoint=checkpoint,
+        dtype=dtype,
+        shard_bytes=shard_megabytes * 1_000_000,
+        adapter=adapter,
     )
     say(export_lines(made))
 

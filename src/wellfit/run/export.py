@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from wellfit.data.corpus import Corpus
+from wellfit.data.examples.build import speaker_of
 from wellfit.errors import RunError, WellfitError
 from wellfit.recipe.hub_config import family_of, text_config
 from wellfit.run.base import KEPT
 from wellfit.run.card import model_card
+from wellfit.run.export_adapter import merge_adapter, write_adapter
 
 if TYPE_CHECKING:
     from wellfit.data.tokens.tokenizer import Tokenizer
@@ -44,9 +46,12 @@ def export(
     checkpoint: str = "",
     dtype: Number = "fp32",
     shard_bytes: int = SHARD_BYTES,
+    adapter: bool = False,
 ) -> Exported:
     """A run folder and a folder that does not exist yet → the model in the layout of transformers.
 
+    What an adapter run trained is merged with its base; with `adapter` it is written alone, as PEFT
+    reads it beside the base.
     `checkpoint` is as for `choose_checkpoint`. The folder takes its name when all of it stands.
     Raises RunError where no architecture of that layout computes what the model does, naming the
     settings in the way, or where something stands at `out`; and CheckpointError.
@@ -83,7 +88,11 @@ def export(
     shutil.rmtree(writing, ignore_errors=True)
     try:
         writing.mkdir(parents=True)
-        told = _write(trained, writing, run, family, base, dtype, shard_bytes)
+        if adapter:
+            told = _write_adapter(trained, writing, run, family)
+        else:
+            merged = merge_adapter(trained)
+            told = merged + _write(trained, writing, run, family, base, dtype, shard_bytes)
         if out.exists():
             out.rmdir()
         writing.rename(out)
@@ -97,6 +106,16 @@ def export(
         shutil.rmtree(writing, ignore_errors=True)
     files = tuple(sorted(path.name for path in out.iterdir()))
     return Exported(out, family, files, trained.step, told)
+
+
+def _write_adapter(trained: Trained, folder: Path, run: Path, family: str) -> tuple[str, ...]:
+    told = write_adapter(trained, folder, family)
+    parameters = sum(one.numel() for _, one in trained.model.named_parameters())
+    recipe, corpus = trained.recipe, trained.corpus
+    card = model_card(run, recipe, corpus, step=trained.step, family=family, parameters=parameters)
+    card = card.replace("library_name: transformers", "library_name: peft")
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    return told
 
 
 def export_lines(made: Exported) -> str:
@@ -130,12 +149,22 @@ def _write(
         save_foreign(trained.model.module, folder, dtype=kind, shard_bytes=shard_bytes)
     else:
         told += _write_own(trained, folder, family, base, ids, kind, DTYPES[dtype], shard_bytes)
-    if not (folder / "generation_config.json").exists() or not same:
-        write_json(folder / "generation_config.json", ids)
+    speaker = None if tokenizer is None else speaker_of(corpus, tokenizer)
+    stops = ids
+    if speaker is not None:  # an answer ends before a text does
+        ends = ids["eos_token_id"]
+        ends = ends if isinstance(ends, list) else [ends]
+        stops = ids | {"eos_token_id": list(dict.fromkeys([speaker.end, *ends]))}
+    if not (folder / "generation_config.json").exists() or not same or stops != ids:
+        write_json(folder / "generation_config.json", stops)
     if tokenizer is None:
         told.append("The run's tokens came without a tokenizer, and so does the export.")
     else:
         _write_tokenizer(folder, run / "base", corpus, tokenizer, trained, same=same)
+    if speaker is not None:
+        (folder / "chat_template.jinja").write_text(speaker.template.text, encoding="utf-8")
+        known = _json(folder / "tokenizer_config.json")
+        write_json(folder / "tokenizer_config.json", {**known, **speaker.template.tokens})
     parameters = sum(one.numel() for _, one in trained.model.named_parameters())
     card = model_card(
         run, trained.recipe, corpus, step=trained.step, family=family, parameters=parameters
