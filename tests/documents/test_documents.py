@@ -32,6 +32,8 @@ LONG = {
     "howto-examples.md",
     "howto-generate.md",
     "howto-guests.md",
+    "howto-lr-find.md",
+    "howto-memory.md",
     "howto-weights.md",
     "howto-width-transfer.md",
 }

@@ -20,7 +20,7 @@ from wellfit.model.decoding import decoding
 from wellfit.recipe.schema import Sampling
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "model"))
-from model_references import llama_config, llama_weights
+from model_references import hub_weights, llama_config
 
 SETTINGS: list[dict[str, Any]] = [
     {"top_p": 1.0},
@@ -110,7 +110,7 @@ def reference_of(model: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     found = LlamaForCausalLM(llama_config(LlamaConfig, model.model, model.vocabulary_size)).eval()
-    found.load_state_dict(llama_weights(model), strict=True)
+    found.load_state_dict(hub_weights(model, "llama"), strict=True)
     found.generation_config.eos_token_id = 0
     found.generation_config.pad_token_id = 0
     return found

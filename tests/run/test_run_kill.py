@@ -36,6 +36,7 @@ def test_killed_while_building_and_saving(tiny_home: Path, tmp_path: Path) -> No
     assert read[0] == read[1]
 
 
+@pytest.mark.slow
 def test_minutes_are_turned_into_steps_once(tiny_home: Path, tmp_path: Path) -> None:
     """Break: calibrate again on resume, and the plan differs."""
     run, corpus = tmp_path / "run", tiny_home / "corpora" / "tiny"

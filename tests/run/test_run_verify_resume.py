@@ -40,6 +40,7 @@ def test_an_exact_resume_is_called_exact(own_home: Path, monkeypatch: pytest.Mon
     assert not (own_home / "runs" / "whole").exists()
 
 
+@pytest.mark.slow
 def test_a_resume_that_forgets_its_moments_is_found_out(
     own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

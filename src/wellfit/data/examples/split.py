@@ -15,7 +15,7 @@ def sides(given: Sequence[str], strata: Sequence[str], shares: dict[str, float])
     nearest; the same examples give the same sides, in whatever order they stand.
 
     >>> sides(["a", "b", "c", "d", "a"], ["x", "x", "x", "x", "x"], {"validation": 0.5})
-    ['validation', 'train', 'train', 'validation', 'validation']
+    ['train', 'train', 'validation', 'validation', 'train']
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, text in enumerate(given):
