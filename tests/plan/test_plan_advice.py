@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -111,6 +112,33 @@ def test_advice_for_a_bad_value(name: str) -> None:
         mended = parse_recipe(BASE, changes=[*others, advice.patch])
         same = [one for one in advise(mended, 4096, counts) if one == advice]
         assert not same, advice
+
+
+@pytest.mark.parametrize(
+    ("origin", "held", "setting", "patch"),
+    [
+        ("examples: {train: [a.jsonl]}", 0, "data.examples.validation_share", "0.05"),
+        ("examples: {train: [a.jsonl], validation_share: 0.1}", 50, "data.examples.", "0.2"),
+        ("examples: {train: [a.jsonl], validation: [b.jsonl]}", 50, "data.examples.", None),
+        ("tokens: {train: [a.bin], vocabulary_size: 9, separator: 0}", 0, "data.tokens.", "0.05"),
+    ],
+)
+def test_advice_names_the_setting_that_this_recipe_has(
+    origin: str, held: int, setting: str, patch: str | None
+) -> None:
+    """And its patch is one that the recipe takes. Break: name `data.split` in any case."""
+    raw: dict[str, Any] = {
+        "name": "x", "model": {"context": 64}, "train": {"budget": {"steps": 9}},
+    }  # fmt: skip
+    changes = (f"data={{{origin}}}",)
+    recipe = parse_recipe({**raw, "data": {}}, changes=changes)
+    told = [a for a in advise(recipe, 500, Counts(10**6, held)) if "validation" in a.setting]
+    assert [one.setting.startswith(setting) for one in told] == [True]
+    if patch is None:
+        assert told[0].patch == ""
+        return
+    assert told[0].patch.endswith(f"={patch}")
+    parse_recipe({**raw, "data": {}}, changes=(*changes, told[0].patch))
 
 
 def test_every_rule_has_a_bad_value() -> None:

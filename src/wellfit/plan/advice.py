@@ -214,24 +214,43 @@ def evaluation_size(recipe: Recipe, facts: Facts) -> Iterator[Advice]:
     """Too few held-out tokens to tell two models apart, or none."""
     counts, asked = facts.counts, recipe.evaluate.tokens
     held = counts.validation_tokens if counts else None
-    if recipe.data.split.validation == 0 or held == 0:
+    share, wanted = _held_out(recipe)
+    if not wanted or held == 0:
         yield Advice(
-            "data.split.validation",
+            share,
             "holds nothing out",
-            "2 to 10 % of the bytes",
+            "2 to 10 % of the data",
             "without held-out text over-fitting cannot be seen",
-            "data.split.validation=0.05",
+            f"{share}=0.05",
         )
         return
     scored = min(asked or (held or 10**9), held or 10**9)
     if scored < 8_192:
         yield Advice(
-            "evaluate.tokens" if asked and asked <= scored else "data.split.validation",
+            "evaluate.tokens" if asked and asked <= scored else share,
             f"{scored:,} tokens are scored",
             "at least 8,192, better 65,536",
             "the standard error of so few hides what training changes",
-            "evaluate.tokens=65536" if asked and asked <= scored else "data.split.validation=0.1",
+            "evaluate.tokens=65536" if asked and asked <= scored else _more(recipe, share),
         )
+
+
+def _held_out(recipe: Recipe) -> tuple[str, bool]:
+    """A recipe → the setting that holds data out for validation, and whether anything is."""
+    for name in ("tokens", "examples"):
+        section = getattr(recipe.data, name)
+        if section is not None:
+            there = bool(section.validation or section.validation_share)
+            return f"data.{name}.validation_share", there
+    return "data.split.validation", recipe.data.split.validation > 0
+
+
+def _more(recipe: Recipe, share: str) -> str:
+    """The change that holds more out; none where files say how much there is."""
+    section = recipe.data.tokens or recipe.data.examples
+    if section is None:
+        return f"{share}=0.1"
+    return "" if section.validation else f"{share}={max(0.1, 2 * section.validation_share):g}"
 
 
 def dropout(recipe: Recipe, facts: Facts) -> Iterator[Advice]:
