@@ -203,7 +203,8 @@ class Corpus:
             raise DataError(
                 f"there is no split {split!r}, only {', '.join(self.splits) or 'none at all'}",
                 where=str(self.folder),
-                way_out=f"Set data.split.{split} above 0 and build the corpus again."
+                way_out=f"Hold some out by data.split.{split} (of ready tokens and of examples by "
+                f"their {split} or {split}_share) and build the corpus again."
                 if split in SPLITS
                 else "Name one of those.",
             )

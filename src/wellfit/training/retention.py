@@ -63,7 +63,8 @@ def refuse_without_scores(*, keep_best: int, stops_early: bool, evaluates: bool)
         "nothing is held out for validation, so no score can tell which checkpoint is best or "
         "when to stop",
         where="train.keep_best" if keep_best else "train.stop_early",
-        way_out="Set data.split.validation above 0 and build the corpus again, or turn it off.",
+        way_out="Hold some out by data.split.validation (of ready tokens and of examples by their "
+        "validation_share) and build the corpus again, or turn it off.",
     )
 
 
