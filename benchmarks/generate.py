@@ -63,14 +63,14 @@ def lively_model(shape: dict[str, int], vocabulary_size: int) -> Transformer:
 def reference(model: Transformer, dtype: torch.dtype) -> Any:
     """Ours → the same weights in `transformers`, which never ends on its own."""
     sys.path.insert(0, str(ROOT / "tests" / "model"))
-    from model_references import llama_config, llama_weights
+    from model_references import hub_weights, llama_config
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = llama_config(
         LlamaConfig, model.model, model.vocabulary_size, attn_implementation="sdpa"
     )
     found = LlamaForCausalLM(config)
-    found.load_state_dict(llama_weights(model), strict=True)
+    found.load_state_dict(hub_weights(model, "llama"), strict=True)
     found.generation_config.eos_token_id = None
     found.generation_config.pad_token_id = 0
     return found.eval().to(dtype)
