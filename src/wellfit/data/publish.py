@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wellfit.data.decide import Decision, Pair
 from wellfit.data.engine.task import File, no_room, sync
@@ -21,8 +21,25 @@ from wellfit.data.read.walk import Found
 from wellfit.errors import DataError
 from wellfit.records import Rejected
 
+if TYPE_CHECKING:
+    from wellfit.data.corpus import Corpus
+
 TEMPLATE = "template.json"
 """The chat template that a corpus of conversations was written with."""
+
+
+def standing(folder: Path, key: str) -> Corpus | None:
+    """Corpus folder and key → the corpus that stands there, if it is that one and undamaged."""
+    from wellfit.data.corpus import Corpus
+
+    try:
+        if json.loads((folder / "manifest.json").read_bytes())["key"] != key:
+            return None
+        corpus = Corpus.open(folder)
+        corpus.verify()
+    except (OSError, ValueError, KeyError, DataError):
+        return None
+    return corpus if (folder / "report.json").is_file() else None
 
 
 def take_down(corpus: Path) -> None:

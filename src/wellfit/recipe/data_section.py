@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from wellfit.recipe.examples_section import Examples
-from wellfit.recipe.section import Call, Section, Share
+from wellfit.recipe.section import Call, Section, Share, refuse_split_twice
 
 
 class Source(Section):
@@ -153,17 +153,7 @@ class Tokens(Section):
                 f"separator {separator} is not below vocabulary_size {size}; try vocabulary_size "
                 f"{separator + 1}"
             )
-        for split in ("validation", "test"):
-            if getattr(self, split) and getattr(self, f"{split}_share"):
-                raise ValueError(
-                    f"{split} names files, and {split}_share would cut it from train; leave one of "
-                    "them out"
-                )
-        if self.validation_share + self.test_share >= 1:
-            raise ValueError(
-                f"validation_share {self.validation_share} + test_share {self.test_share} leave "
-                "nothing to train on"
-            )
+        refuse_split_twice(self)
         return self
 
 

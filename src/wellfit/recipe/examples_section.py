@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from wellfit.recipe.section import Section, Share
+from wellfit.recipe.section import Section, Share, refuse_split_twice
 
 Task = Literal["answer", "classification", "span"]
 COLUMNS: dict[Task, tuple[str, ...]] = {
@@ -112,17 +112,7 @@ class Examples(Section):
 
     @model_validator(mode="after")
     def _splits_fit(self) -> Examples:
-        for split in ("validation", "test"):
-            if getattr(self, split) and getattr(self, f"{split}_share"):
-                raise ValueError(
-                    f"{split} names files, and {split}_share would cut it from train; leave one of "
-                    "them out"
-                )
-        if self.validation_share + self.test_share >= 1:
-            raise ValueError(
-                f"validation_share {self.validation_share} + test_share {self.test_share} leave "
-                "nothing to train on"
-            )
+        refuse_split_twice(self)
         return self
 
     @model_validator(mode="after")

@@ -32,3 +32,21 @@ class Call(Section):
             ((name, arguments),) = value.items()
             return {"name": name, "arguments": {} if arguments is None else arguments}
         return value
+
+
+def refuse_split_twice(section: Any) -> None:
+    """Raise ValueError where a split has both files and a share of train, or train has nothing.
+
+    The section has `validation`, `test`, and for each a `…_share`.
+    """
+    for split in ("validation", "test"):
+        if getattr(section, split) and getattr(section, f"{split}_share"):
+            raise ValueError(
+                f"{split} names files, and {split}_share would cut it from train; leave one of "
+                "them out"
+            )
+    if section.validation_share + section.test_share >= 1:
+        raise ValueError(
+            f"validation_share {section.validation_share} + test_share {section.test_share} leave "
+            "nothing to train on"
+        )

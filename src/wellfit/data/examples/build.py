@@ -74,7 +74,7 @@ def build_examples(
     _refuse_twice(files)
     with held(folder / "tasks"):
         manifest = _manifest(data, format_version, name, files)
-        standing = _standing(folder, manifest["key"])
+        standing = publish.standing(folder, manifest["key"])
         if standing is not None:
             return standing
         by_split, rejected = _read_all(section, files)
@@ -155,18 +155,6 @@ def _manifest(
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     roots = {file.as_posix(): str(file.resolve()) for _, file in listed}
     return {**content, "roots": roots, "key": key}
-
-
-def _standing(folder: Path, key: str) -> Corpus | None:
-    """Corpus folder and key → the corpus that stands there, if it is that one and undamaged."""
-    try:
-        if json.loads((folder / "manifest.json").read_bytes())["key"] != key:
-            return None
-        corpus = Corpus.open(folder)
-        corpus.verify()
-    except (OSError, ValueError, KeyError, DataError):
-        return None
-    return corpus if (folder / "report.json").is_file() else None
 
 
 def _read_all(

@@ -73,7 +73,7 @@ def build_tokens(
     vocabulary = _vocabulary(section)
     with held(folder / "tasks"):
         manifest = _manifest(data, format_version, name, inputs, vocabulary)
-        standing = _standing(folder, manifest["key"])
+        standing = publish.standing(folder, manifest["key"])
         if standing is not None:
             return standing
         scratch = folder / "tasks" / "tokens"
@@ -134,18 +134,6 @@ def _manifest(
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     roots = {one.path.as_posix(): str(one.path.resolve()) for one in inputs}
     return {**content, "roots": roots, "key": key}
-
-
-def _standing(folder: Path, key: str) -> Corpus | None:
-    """Corpus folder and key → the corpus that stands there, if it is that one and undamaged."""
-    try:
-        if json.loads((folder / "manifest.json").read_bytes())["key"] != key:
-            return None
-        corpus = Corpus.open(folder)
-        corpus.verify()
-    except (OSError, ValueError, KeyError, DataError):
-        return None
-    return corpus if (folder / "report.json").is_file() else None
 
 
 def _write(
