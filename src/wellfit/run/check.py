@@ -65,6 +65,7 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         raise RunError(refused[-1].text, where=str(path))
     entries = vocabulary_of(recipe, corpus)
     outputs, guessed = recipe.model.outputs(entries), ""
+    asked = "a token" if recipe.model.head == "tokens" else "an answer"
     if recipe.model.head != "span":
         guessed = (
             f"; guessing blindly among {outputs:,} {recipe.model.head} costs "
@@ -96,7 +97,7 @@ def check(path: Path, changes: tuple[str, ...], show: Show) -> str:
         *advice_lines(made),
         f"Device: {started.data['device']}, {started.data['precision']} "
         f"({started.data['precision_reason']})",
-        f"First loss {steps[0].loss:.3f} nats a token{guessed}",
+        f"First loss {steps[0].loss:.3f} nats {asked}{guessed}",
         f"Second step: {steps[-1].seconds:.2f} s, loss {steps[-1].loss:.3f}, "
         f"gradient norm {steps[-1].grad_norm:.3g}",
     ]

@@ -32,7 +32,7 @@ class Exported:
 
     folder: Path
     family: str
-    """`model_type` of its `config.json`."""
+    """`model_type` of its `config.json`; of an adapter, on which it stands."""
     files: tuple[str, ...]
     step: int
     told: tuple[str, ...]
@@ -105,7 +105,8 @@ def export(
     finally:
         shutil.rmtree(writing, ignore_errors=True)
     files = tuple(sorted(path.name for path in out.iterdir()))
-    return Exported(out, family, files, trained.step, told)
+    written = f"an adapter on {family}" if adapter else family
+    return Exported(out, written, files, trained.step, told)
 
 
 def _write_adapter(trained: Trained, folder: Path, run: Path, family: str) -> tuple[str, ...]:

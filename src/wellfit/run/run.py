@@ -61,7 +61,8 @@ def run(
         keep_base(recipe, folder)
         resumed = resume and checkpoint.latest(folder / "checkpoints") is not None
         entries = vocabulary_of(recipe, corpus)
-        # A checkpoint holds all weights: those that the run began with may be gone by now.
+        # A checkpoint holds all weights, so those that the run began with may be gone by now; only
+        # an adapter's base is read again.
         resumed = resumed and bool(recipe.model.weights)
         model = empty_model(recipe, entries, folder) if resumed else first_model(recipe, entries)
         with Listener(run_folder, measures) as listener, stop_requests(requests):
